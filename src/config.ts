@@ -1,0 +1,182 @@
+/**
+ * The only reader of the environment. Each setting is one row: how it is parsed, its default, one sentence.
+ * Parsed once at start, checked across fields, frozen, and handed out in slices. The README's settings table
+ * is generated from `settings` (`npm run readme`), and a test holds the two together.
+ */
+import { z } from 'zod'
+import { permissions } from './model.ts'
+
+const seconds = z.coerce.number().int().positive()
+const milliseconds = z.coerce.number().int().positive()
+const count = z.coerce.number().int().positive()
+const port = z.coerce.number().int().min(0).max(65_535)
+const httpUrl = z.url({ protocol: /^https?$/ })
+const list = z.string().transform((text) => text.split(',').map((part) => part.trim()).filter((part) => part !== ''))
+
+/** 32 bytes in base64 or base64url. */
+const secret = z
+  .string()
+  .transform((text) => Buffer.from(text, 'base64'))
+  .refine((bytes) => bytes.length === 32, 'must be 32 bytes in base64, for example from: openssl rand -base64 32')
+
+const issuerEntry = z.strictObject({
+  issuer: httpUrl,
+  audience: z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]),
+  jwksUri: httpUrl.optional(),
+  algorithms: z
+    .array(z.enum(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519']))
+    .min(1)
+    .default(['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519']),
+  tokenTypes: z.array(z.string().min(1)).min(1).default(['at+jwt']),
+  introspection: z
+    .strictObject({ endpoint: httpUrl, clientId: z.string().min(1), clientSecret: z.string().min(1) })
+    .optional(),
+  sessionIssuers: z.array(httpUrl).min(1).optional(),
+  permissionClaims: z.array(z.string().min(1)).default(['permissions']),
+  roleClaim: z.string().min(1).optional(),
+  roles: z.record(z.string(), z.array(z.enum(permissions))).default({}),
+  organizationClaim: z.string().min(1).optional(),
+  organizations: z.array(z.string().min(1)).optional(),
+  instance: z.boolean().default(false),
+})
+
+/** One issuer whom we believe, as `ISSUERS` lists it. */
+export type IssuerEntry = z.output<typeof issuerEntry>
+
+const issuers = z
+  .string()
+  .transform((text, context) => {
+    try {
+      return JSON.parse(text) as unknown
+    } catch {
+      context.addIssue({ code: 'custom', message: 'must be a JSON array' })
+      return z.NEVER
+    }
+  })
+  .pipe(z.array(issuerEntry).min(1))
+  .refine((entries) => new Set(entries.map((entry) => entry.issuer)).size === entries.length, 'names an issuer twice')
+
+interface Setting {
+  readonly parse: z.ZodType
+  readonly says: string
+  readonly secret?: true
+}
+
+const setting = <T extends z.ZodType>(parse: T, says: string, kind: { secret?: true } = {}) => ({ parse, says, ...kind })
+
+/** Every setting, in the order of the README's table. A `parse` without a default is required or may be absent. */
+export const settings = {
+  DATABASE_URL: setting(z.url({ protocol: /^postgres(ql)?$/ }), 'Postgres, 14 or newer.', { secret: true }),
+  REDIS_URL: setting(z.url({ protocol: /^rediss?$/ }).optional(), 'Redis 6.2 or newer with `maxmemory-policy noeviction`, for the queue and the tombstones. Without it the queue runs on Postgres.', { secret: true }),
+  CACHE_REDIS_URL: setting(z.url({ protocol: /^rediss?$/ }).optional(), 'The Redis in which your applications keep their sessions; it may evict. Defaults to `REDIS_URL`.', { secret: true }),
+  HOST: setting(z.string().min(1).default('127.0.0.1'), 'Address of the API.'),
+  PORT: setting(port.default(8080), 'Port of the API; 0 takes a free one.'),
+  OPS_HOST: setting(z.string().min(1).default('127.0.0.1'), 'Address of the operations port (`/metrics`, `/healthz`, `/readyz`).'),
+  OPS_PORT: setting(port.default(9090), 'Operations port; 0 takes a free one.'),
+  PUBLIC_URL: setting(httpUrl.optional(), 'Where callers reach the API; defaults to its address and port.'),
+  TRUST_PROXY: setting(list.default([]), 'Comma-separated addresses or CIDRs of proxies whose `X-Forwarded-For` is believed.'),
+  ROLES: setting(list.pipe(z.array(z.enum(['api', 'worker'])).min(1)).default(['api', 'worker']), 'What this process does: `api`, `worker` or both, comma-separated.'),
+  ISSUERS: setting(issuers, 'JSON array of the issuers whose tokens are believed; see below.', { secret: true }),
+  QUEUE_SECRET: setting(secret, '32 bytes in base64 that authenticate jobs and results; the same in every process.', { secret: true }),
+  QUEUE_SECRET_PREVIOUS: setting(secret.optional(), 'The former `QUEUE_SECRET`, still accepted while rotating.', { secret: true }),
+  KEY_ENCRYPTION_KEY: setting(secret, '32 bytes in base64 that encrypt signing keys in Postgres.', { secret: true }),
+  KEY_ENCRYPTION_KEY_PREVIOUS: setting(secret.optional(), 'The former `KEY_ENCRYPTION_KEY`, still able to decrypt while rotating.', { secret: true }),
+  CACHE_KEY_TEMPLATES: setting(list.default([]), 'Comma-separated cache keys to delete for every ended session, e.g. `sess:{sid}`; `{sid}` is each sid of the session, `{id}` its id, `{userId}` its user.'),
+  CACHE_KEY_PREFIXES: setting(list.default([]), 'Comma-separated prefixes that recorded `cacheKeys` must match; none: no cache keys are accepted.'),
+  CACHE_SECOND_DELETE: setting(seconds.default(60), 'Seconds after which cache keys are deleted again: longer than the longest request of your applications.'),
+  MAX_TOKEN_LIFETIME: setting(seconds.default(86_400), 'Seconds that a token issued from a session can outlive it; tombstones and deliveries are kept that long.'),
+  ALLOW_PRIVATE_RECEIVERS: setting(list.default([]), 'Comma-separated CIDRs of private networks whose receivers may be told, also over plain http; e.g. `10.0.0.0/8`. Link-local and metadata addresses never are.'),
+  DELIVERY_HORIZON: setting(seconds.default(86_400), 'Seconds for which a delivery is tried.'),
+  DELIVERY_TIMEOUT: setting(milliseconds.default(5_000), 'Milliseconds that one attempt may take in all.'),
+  DELIVERY_CONCURRENCY: setting(count.default(64), 'Attempts in flight at once in one worker process.'),
+  MAX_SESSION_LIFETIME: setting(seconds.default(2_592_000), 'Seconds after which a session without an expiry ends (30 days), and the longest a session may ask for.'),
+  SESSION_RETENTION: setting(seconds.default(34_560_000), 'Seconds that terminated sessions and their events stay (400 days); promises about them hold that long.'),
+  COMMIT_WAIT: setting(milliseconds.default(10_000), 'Milliseconds after which a DELETE that is not known to be committed answers 504.'),
+  MAX_WAITING: setting(count.default(20_000), 'DELETEs that one API process holds at once; one more is answered 503.'),
+  RATE_LIMIT_CALLER: setting(count.default(50), 'Requests per second of one (issuer, subject) without instance-wide `session.delete`.'),
+  RATE_LIMIT_REFUSED: setting(count.default(100), 'Refused tokens per minute from one address.'),
+  DATABASE_POOL: setting(count.default(10), 'Postgres connections of each pool; a process has up to three.'),
+  SHUTDOWN_TIMEOUT: setting(milliseconds.default(10_000), 'Milliseconds for a clean stop; after that the process exits with code 1.'),
+  LOG_LEVEL: setting(z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'), 'Least level that is logged.'),
+} as const satisfies Record<string, Setting>
+
+export type SettingName = keyof typeof settings
+type Parsed = { readonly [Name in SettingName]: z.output<(typeof settings)[Name]['parse']> }
+
+/** A setting is missing or wrong. The message names it, says what is expected and never shows its value. */
+export class ConfigError extends Error {
+  constructor(problems: readonly string[]) {
+    super(problems.join('\n'))
+    this.name = 'ConfigError'
+  }
+}
+
+const parseSettings = (environment: NodeJS.ProcessEnv): Parsed => {
+  const problems: string[] = []
+  const parsed: Record<string, unknown> = {}
+  for (const [name, { parse }] of Object.entries(settings)) {
+    const text = environment[name]
+    const result = parse.safeParse(text === '' ? undefined : text)
+    if (result.success) parsed[name] = result.data
+    else for (const issue of result.error.issues) {
+      const where = issue.path.length > 0 ? ` (${issue.path.join('.')})` : ''
+      const missing = text === undefined || text === ''
+      problems.push(missing ? `${name} is missing: ${settings[name as SettingName].says}` : `${name}${where} is wrong: ${issue.message}`)
+    }
+  }
+  if (problems.length > 0) throw new ConfigError(problems)
+  return parsed as Parsed
+}
+
+/**
+ * Reads and checks every setting.
+ *
+ * @throws ConfigError with one line for each setting that is missing or wrong.
+ */
+export const readConfig = (environment: NodeJS.ProcessEnv) => {
+  const parsed = parseSettings(environment)
+  return Object.freeze({
+    database: { url: parsed.DATABASE_URL, poolSize: parsed.DATABASE_POOL },
+    redisUrl: parsed.REDIS_URL ?? null,
+    cache: {
+      redisUrl: parsed.CACHE_REDIS_URL ?? parsed.REDIS_URL ?? null,
+      keyTemplates: parsed.CACHE_KEY_TEMPLATES,
+      keyPrefixes: parsed.CACHE_KEY_PREFIXES,
+      secondDeleteSeconds: parsed.CACHE_SECOND_DELETE,
+      maxTokenLifetimeSeconds: parsed.MAX_TOKEN_LIFETIME,
+    },
+    http: {
+      host: parsed.HOST,
+      port: parsed.PORT,
+      opsHost: parsed.OPS_HOST,
+      opsPort: parsed.OPS_PORT,
+      publicUrl: parsed.PUBLIC_URL ?? null,
+      trustProxy: parsed.TRUST_PROXY,
+    },
+    roles: parsed.ROLES,
+    issuers: parsed.ISSUERS,
+    queue: {
+      secret: parsed.QUEUE_SECRET,
+      secretPrevious: parsed.QUEUE_SECRET_PREVIOUS ?? null,
+      commitWaitMs: parsed.COMMIT_WAIT,
+      maxWaiting: parsed.MAX_WAITING,
+    },
+    limits: { callerPerSecond: parsed.RATE_LIMIT_CALLER, refusedPerMinute: parsed.RATE_LIMIT_REFUSED },
+    keys: { encryptionKey: parsed.KEY_ENCRYPTION_KEY, encryptionKeyPrevious: parsed.KEY_ENCRYPTION_KEY_PREVIOUS ?? null },
+    delivery: {
+      allowPrivateReceivers: parsed.ALLOW_PRIVATE_RECEIVERS,
+      horizonSeconds: parsed.DELIVERY_HORIZON,
+      timeoutMs: parsed.DELIVERY_TIMEOUT,
+      concurrency: parsed.DELIVERY_CONCURRENCY,
+    },
+    sessions: {
+      maxLifetimeSeconds: parsed.MAX_SESSION_LIFETIME,
+      retentionSeconds: parsed.SESSION_RETENTION,
+      maxTokenLifetimeSeconds: parsed.MAX_TOKEN_LIFETIME,
+    },
+    shutdownTimeoutMs: parsed.SHUTDOWN_TIMEOUT,
+    logLevel: parsed.LOG_LEVEL,
+  })
+}
+
+export type Config = ReturnType<typeof readConfig>
