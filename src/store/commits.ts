@@ -1,0 +1,59 @@
+/**
+ * The outbox rows' second clock: which commits have been enforced in the caches, and which are still to be.
+ * Everything here may be repeated; two processes that take up the same commit do the same thing twice, harmlessly.
+ */
+import type { EndedSession } from '../model.ts'
+import type { Database } from './postgres.ts'
+
+/** A session of a commit, with all that cache keys are made from. */
+export interface EnforceableSession extends EndedSession {
+  readonly commitId: string
+  readonly userId: string
+  readonly sids: readonly string[]
+}
+
+const TARGETS = `
+SELECT e.commit_id::text AS "commitId", s.id AS "sessionId", s.issuer, s.user_id AS "userId",
+  floor(extract(epoch FROM s.expires_at) * 1000)::float8 AS "expiresAtMs", s.cache_keys AS "cacheKeys",
+  ARRAY(SELECT DISTINCT c.sid FROM session_clients c WHERE c.session_id = s.id) AS sids
+FROM session_events e JOIN sessions s ON s.id = e.session_id
+WHERE e.commit_id = ANY($1::bigint[]) AND e.type = 'session.terminated'`
+
+/** Records that caches were told of these commits `agesMs` milliseconds ago, by the database's clock. */
+export const markEnforced = async (db: Database, commitIds: readonly string[], agesMs: readonly number[], again: readonly boolean[]): Promise<void> => {
+  await db.$executeRawUnsafe(
+    `UPDATE commits c SET
+       enforced_at = greatest(c.committed_at, clock_timestamp() - make_interval(secs => m.age_ms / 1000)),
+       enforced_again_at = CASE WHEN m.again THEN clock_timestamp() END
+     FROM unnest($1::bigint[], $2::float8[], $3::boolean[]) AS m(id, age_ms, again)
+     WHERE c.id = m.id AND c.enforced_at IS NULL`,
+    commitIds, agesMs, again,
+  )
+}
+
+/** Records that the second deletion of these commits is done. */
+export const markEnforcedAgain = async (db: Database, commitIds: readonly string[]): Promise<void> => {
+  await db.$executeRawUnsafe('UPDATE commits SET enforced_again_at = clock_timestamp() WHERE id = ANY($1::bigint[]) AND enforced_again_at IS NULL', commitIds)
+}
+
+/** Up to `limit` commits that were not enforced within `olderThanMs`; fewer means there are no more. Relies on commits_unenforced. */
+export const readUnenforced = async (db: Database, { olderThanMs, limit }: { olderThanMs: number; limit: number }): Promise<string[]> => {
+  const rows = await db.$queryRawUnsafe<{ id: string }[]>(
+    `SELECT id::text AS id FROM commits WHERE enforced_at IS NULL AND committed_at <= clock_timestamp() - make_interval(secs => $1::float8 / 1000) ORDER BY id LIMIT $2`,
+    olderThanMs, limit,
+  )
+  return rows.map(({ id }) => id)
+}
+
+/** Up to `limit` commits whose second deletion is due. Relies on commits_not_enforced_again. */
+export const readDueAgain = async (db: Database, { afterSeconds, limit }: { afterSeconds: number; limit: number }): Promise<string[]> => {
+  const rows = await db.$queryRawUnsafe<{ id: string }[]>(
+    `SELECT id::text AS id FROM commits WHERE enforced_again_at IS NULL AND enforced_at <= clock_timestamp() - make_interval(secs => $1::float8) ORDER BY enforced_at LIMIT $2`,
+    afterSeconds, limit,
+  )
+  return rows.map(({ id }) => id)
+}
+
+/** The sessions that these commits ended, with what cache keys are made from. */
+export const readEnforceable = (db: Database, commitIds: readonly string[]): Promise<EnforceableSession[]> =>
+  db.$queryRawUnsafe<EnforceableSession[]>(TARGETS, commitIds)

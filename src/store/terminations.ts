@@ -1,0 +1,151 @@
+/**
+ * The commit: one statement ends a batch of sessions and answers for every command from the rows it locked.
+ *
+ * Why it is right under READ COMMITTED:
+ * - Rows are locked in id order whatever their state, and locking re-reads the newest committed version. So an
+ *   answer comes from the row as it is now, also when another transaction ended the session a moment ago.
+ * - Rows that someone else holds are skipped, not waited for (`busy`): a locked row delays only its own session,
+ *   and batches that overlap cannot deadlock.
+ * - The first termination's details live in the session's row and stay there: a trigger refuses every later change.
+ * - `now()` is taken before the lock, so the date never goes backwards only by `greatest`; it is cut to
+ *   milliseconds, not rounded, so that it never lies in the future.
+ *
+ * Touches at most one row of sessions and one event for each command, and one row of commits. Relies on sessions_pkey.
+ */
+import type { Details, EndedSession, TerminateAnswer, TerminateCommand } from '../model.ts'
+import type { Database } from './postgres.ts'
+
+const TERMINATE = `
+WITH asker AS MATERIALIZED (
+  SELECT k, string_to_array(issuers, ' ') AS issuers, actor_issuer, actor_subject, mode::termination_mode AS mode, reason
+  FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+    WITH ORDINALITY AS t(issuers, actor_issuer, actor_subject, mode, reason, k)
+), asked AS MATERIALIZED (
+  SELECT a.n, a.id, k.issuers, k.actor_issuer, k.actor_subject, k.mode, k.reason
+  FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS a(id, asker, n) JOIN asker k ON k.k = a.asker
+), locked AS MATERIALIZED (
+  SELECT s.id, s.issuer, s.state, s.sequence, s.change_date, s.resource_owner, s.expires_at, s.cache_keys
+  FROM sessions s WHERE s.id = ANY($1::text[])
+  ORDER BY s.id
+  FOR NO KEY UPDATE OF s SKIP LOCKED
+), judged AS MATERIALIZED (
+  SELECT a.n, a.id, a.issuers, a.actor_issuer, a.actor_subject, a.mode, a.reason, l.state,
+         l.id IS NOT NULL AS held, l.id IS NOT NULL AND l.issuer = ANY(a.issuers) AS may
+  FROM asked a LEFT JOIN locked l ON l.id = a.id
+), first AS MATERIALIZED (
+  SELECT DISTINCT ON (id) id, n, actor_issuer, actor_subject, mode, reason
+  FROM judged WHERE may AND state = 'active' ORDER BY id, n
+), ended AS (
+  UPDATE sessions s
+  SET state = 'terminated', sequence = s.sequence + 1,
+      change_date = greatest(date_trunc('milliseconds', now()), s.change_date),
+      terminated_at = greatest(date_trunc('milliseconds', now()), s.change_date)
+  FROM first f WHERE s.id = f.id
+  RETURNING s.id, s.sequence, s.change_date, s.resource_owner, f.n, f.actor_issuer, f.actor_subject, f.mode, f.reason
+), receipt AS (
+  INSERT INTO commits (sessions) SELECT count(*) FROM ended HAVING count(*) > 0
+  RETURNING id
+), told AS (
+  INSERT INTO session_events (session_id, sequence, type, mode, reason, actor_issuer, actor_subject, commit_id, resource_owner, created_at)
+  SELECT e.id, e.sequence, 'session.terminated', e.mode, e.reason, e.actor_issuer, e.actor_subject, r.id, e.resource_owner, e.change_date
+  FROM ended e CROSS JOIN receipt r
+)
+SELECT (SELECT id::text FROM receipt) AS commit_id, json_agg(
+  CASE
+    WHEN e.n = j.n THEN json_build_array('ended', e.sequence::text, ${isoOf('e.change_date')}, l.resource_owner,
+      l.issuer, floor(extract(epoch FROM l.expires_at) * 1000), l.cache_keys)
+    WHEN j.may THEN json_build_array('before', coalesce(e.sequence, l.sequence)::text,
+      ${isoOf('coalesce(e.change_date, l.change_date)')}, l.resource_owner)
+    WHEN NOT j.held AND EXISTS (SELECT FROM sessions s WHERE s.id = j.id AND s.issuer = ANY(j.issuers)) THEN json_build_array('busy')
+    ELSE json_build_array('unknown')
+  END ORDER BY j.n)::text AS answers
+FROM judged j LEFT JOIN locked l ON l.id = j.id AND j.may LEFT JOIN ended e ON e.id = j.id AND j.may`
+
+const READ_TERMINATED = `
+SELECT json_agg(json_build_array(s.id, s.issuer, s.sequence::text, ${isoOf('s.change_date')}, s.resource_owner))::text AS answers
+FROM sessions s WHERE s.id = ANY($1::text[]) AND s.state = 'terminated'`
+
+/** RFC 3339 UTC with exactly three fractional digits, made by the database. */
+function isoOf(column: string): string {
+  return `to_char(${column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`
+}
+
+type ReadTuple = readonly [id: string, issuer: string, sequence: string, changeDate: string, resourceOwner: string]
+type AnsweredTuple = readonly [outcome: 'ended' | 'before', sequence: string, changeDate: string, resourceOwner: string]
+type EndedTuple = readonly [outcome: 'ended', sequence: string, changeDate: string, resourceOwner: string, issuer: string, expiresAtMs: number, cacheKeys: string[]]
+type AnswerTuple = AnsweredTuple | EndedTuple | readonly [outcome: 'busy' | 'unknown']
+
+export interface Committed {
+  /** One answer for each command, in their order. */
+  readonly answers: readonly TerminateAnswer[]
+  /** The sessions that this commit ended; empty where it ended none. */
+  readonly ended: readonly EndedSession[]
+  /** The outbox row, or null where nothing was ended. */
+  readonly commitId: string | null
+}
+
+/** The distinct askers of a batch and, for each command, which of them asked (counted from 1, as SQL does). */
+const gatherAskers = (commands: readonly TerminateCommand[]) => {
+  const numbers = new Map<string, number>()
+  const columns: [string[], string[], string[], string[], (string | null)[]] = [[], [], [], [], []]
+  const asked = commands.map(({ issuers, actor, mode, reason }) => {
+    const joined = issuers.join(' ')
+    const key = JSON.stringify([joined, actor.issuer, actor.subject, mode, reason])
+    let number = numbers.get(key)
+    if (number === undefined) {
+      number = columns[0].push(joined)
+      columns[1].push(actor.issuer)
+      columns[2].push(actor.subject)
+      columns[3].push(mode)
+      columns[4].push(reason)
+      numbers.set(key, number)
+    }
+    return number
+  })
+  return { asked, columns }
+}
+
+/**
+ * Ends what of the batch is live and answers for all of it, in one transaction. May be repeated: a session that
+ * has ended is answered `before` with the first termination's details, without a second event.
+ *
+ * @throws what the driver throws; see `changedNothing` for what is then known.
+ */
+export const terminateSessions = async (db: Database, commands: readonly TerminateCommand[]): Promise<Committed> => {
+  if (commands.length === 0) return { answers: [], ended: [], commitId: null }
+  const { asked, columns } = gatherAskers(commands)
+  const ids = commands.map(({ sessionId }) => sessionId)
+  const [row] = await db.$queryRawUnsafe<{ commit_id: string | null; answers: string }[]>(TERMINATE, ids, asked, ...columns)
+  if (row === undefined) throw new Error('The commit returned no row')
+  const tuples = JSON.parse(row.answers) as AnswerTuple[]
+  if (tuples.length !== commands.length) throw new Error(`The commit answered ${tuples.length} of ${commands.length} commands`)
+  const ended: EndedSession[] = []
+  const answers = tuples.map((tuple, at): TerminateAnswer => {
+    const [outcome] = tuple
+    if (outcome === 'busy' || outcome === 'unknown') return { outcome }
+    const [, sequence, changeDate, resourceOwner] = tuple as AnsweredTuple
+    if (outcome === 'ended') {
+      const [, , , , issuer, expiresAtMs, cacheKeys] = tuple as EndedTuple
+      ended.push({ sessionId: ids[at] ?? '', issuer, expiresAtMs, cacheKeys })
+    }
+    return { outcome, details: { sequence, changeDate, resourceOwner } }
+  })
+  return { answers, ended, commitId: row.commit_id }
+}
+
+/**
+ * Reads what is already committed, without ending anything: for each command the first termination's details,
+ * or null where the session is not terminated, not known, or of an issuer beyond the asker's.
+ */
+export const readTerminated = async (db: Database, commands: readonly TerminateCommand[]): Promise<(TerminateAnswer | null)[]> => {
+  const ids = [...new Set(commands.map(({ sessionId }) => sessionId))]
+  const [row] = await db.$queryRawUnsafe<{ answers: string | null }[]>(READ_TERMINATED, ids)
+  const found = new Map<string, { issuer: string; details: Details }>()
+  for (const [id, issuer, sequence, changeDate, resourceOwner] of JSON.parse(row?.answers ?? '[]') as ReadTuple[]) {
+    found.set(id, { issuer, details: { sequence, changeDate, resourceOwner } })
+  }
+  return commands.map(({ sessionId, issuers }) => {
+    const session = found.get(sessionId)
+    return session !== undefined && issuers.includes(session.issuer) ? { outcome: 'before', details: session.details } : null
+  })
+}
