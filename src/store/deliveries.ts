@@ -1,0 +1,113 @@
+/**
+ * Deliveries as others see them: planned for a participant that came late, counted for a session, listed for a
+ * receiver. The drain's own statements are in `drains.ts`, planning for whole commits in `routing.ts`.
+ */
+import type { DeliveryCounts, DeliveryState, Participant } from '../model.ts'
+import type { Database } from './postgres.ts'
+import { getReceiver } from './receivers.ts'
+import type { ReceiverReach } from './receivers.ts'
+
+/** What runs one statement: the database or a transaction on it. */
+export type Statements = Pick<Database, '$queryRawUnsafe'>
+
+/** Deliveries are moot from when the session and all its tokens have expired by themselves. `s` is the session. */
+export const MOOT_AT = (maxTokenLifetimeSeconds: string): string =>
+  `greatest(s.expires_at, s.terminated_at + make_interval(secs => ${maxTokenLifetimeSeconds}::float8))`
+
+const PLAN_LATE = `
+INSERT INTO deliveries (receiver_id, session_id, client_id, sid, sub, issuer, commit_id, moot_at)
+SELECT r.id, s.id, $2, $3, $4, s.issuer,
+  (SELECT e.commit_id FROM session_events e WHERE e.session_id = s.id AND e.type = 'session.terminated'), ${MOOT_AT('$5')}
+FROM sessions s JOIN receivers r ON r.type = 'backchannel_logout' AND r.issuer = s.issuer AND r.client_id = $2
+  AND (r.resource_owner IS NULL OR r.resource_owner = s.resource_owner)
+WHERE s.id = $1 AND s.state = 'terminated'
+ON CONFLICT (receiver_id, session_id, client_id, sid) DO NOTHING
+RETURNING receiver_id AS id`
+
+/**
+ * Plans that a participant of a session that is already terminated is told, and returns the receivers to wake once
+ * the caller's transaction has committed. May be repeated: a receiver is told of one participant once. Plans nothing
+ * where the session is live. The caller must hold the session's row, or have read it terminated: a session that ends
+ * while a participant is being added must be seen by one of the two.
+ */
+export const planLateParticipant = async (
+  tx: Statements,
+  late: { sessionId: string; participant: Participant; maxTokenLifetimeSeconds: number },
+): Promise<string[]> => {
+  const { clientId, sid, sub } = late.participant
+  const rows = await tx.$queryRawUnsafe<{ id: string }[]>(PLAN_LATE, late.sessionId, clientId, sid, sub, late.maxTokenLifetimeSeconds)
+  return rows.map(({ id }) => id)
+}
+
+export interface Settled {
+  /** True once the termination's deliveries are planned, so that the counts are whole. */
+  readonly routed: boolean
+  readonly counts: DeliveryCounts
+}
+
+const READ_SETTLED = `
+SELECT e.session_id AS id, (c.id IS NULL OR c.routed_at IS NOT NULL) AS routed, n.total, n.acknowledged, n.pending, n.failed, n.moot
+FROM session_events e LEFT JOIN commits c ON c.id = e.commit_id
+CROSS JOIN LATERAL (
+  SELECT count(*)::int AS total,
+    count(*) FILTER (WHERE d.state = 'acknowledged')::int AS acknowledged, count(*) FILTER (WHERE d.state = 'pending')::int AS pending,
+    count(*) FILTER (WHERE d.state = 'failed')::int AS failed, count(*) FILTER (WHERE d.state = 'moot')::int AS moot
+  FROM deliveries d WHERE d.session_id = e.session_id) n
+WHERE e.session_id = ANY($1::text[]) AND e.type = 'session.terminated'`
+
+/** How far these sessions' terminations have been handed on, in one query. A session that is not terminated is absent. */
+export const readSettled = async (db: Statements, sessionIds: readonly string[]): Promise<Map<string, Settled>> => {
+  const rows = await db.$queryRawUnsafe<({ id: string; routed: boolean } & DeliveryCounts)[]>(READ_SETTLED, sessionIds)
+  return new Map(rows.map(({ id, routed, ...counts }) => [id, { routed, counts }]))
+}
+
+/** One delivery as its row tells it. Times are the database's. */
+export interface DeliveryRow {
+  readonly id: string
+  readonly receiverId: string
+  readonly sessionId: string
+  readonly clientId: string
+  readonly sid: string
+  readonly sub: string
+  readonly issuer: string
+  readonly state: DeliveryState
+  readonly attempts: number
+  readonly createdAt: Date
+  readonly dueAt: Date
+  readonly mootAt: Date
+  readonly doneAt: Date | null
+  /** A word of `delivery/outcome.ts`. */
+  readonly lastOutcome: string | null
+  readonly lastStatus: number | null
+  readonly lastAnswer: string | null
+  readonly lastTriedAt: Date | null
+}
+
+const deliveryStates: readonly DeliveryState[] = ['pending', 'acknowledged', 'failed', 'moot']
+
+// Each state is read from its own stretch of deliveries_by_state, so a page costs a page whatever the history.
+const LIST = `
+SELECT d.id::text AS id, d.receiver_id AS "receiverId", d.session_id AS "sessionId", d.client_id AS "clientId", d.sid, d.sub, d.issuer,
+  d.state::text AS state, d.attempts, d.created_at AS "createdAt", d.due_at AS "dueAt", d.moot_at AS "mootAt", d.done_at AS "doneAt",
+  d.last_outcome AS "lastOutcome", d.last_status AS "lastStatus", d.last_answer AS "lastAnswer", d.last_tried_at AS "lastTriedAt"
+FROM unnest($2::text[]::delivery_state[]) AS wanted(state)
+CROSS JOIN LATERAL (
+  SELECT * FROM deliveries WHERE receiver_id = $1 AND state = wanted.state AND id < $3::text::bigint ORDER BY id DESC LIMIT $4) d
+ORDER BY d.id DESC LIMIT $4`
+
+const LAST_ID = '9223372036854775807'
+
+/**
+ * Up to `limit` deliveries of one receiver, newest first, before the delivery `before` (null: from the newest), in
+ * one state or in all.
+ *
+ * @throws CurfewError receiver_not_found for an unknown receiver and for one beyond the caller's reach.
+ */
+export const listDeliveries = async (
+  db: Database,
+  asked: { receiverId: string; reach: ReceiverReach; state: DeliveryState | null; before: string | null; limit: number },
+): Promise<DeliveryRow[]> => {
+  await getReceiver(db, { id: asked.receiverId, reach: asked.reach })
+  const states = asked.state === null ? deliveryStates : [asked.state]
+  return db.$queryRawUnsafe<DeliveryRow[]>(LIST, asked.receiverId, states, asked.before ?? LAST_ID, asked.limit)
+}

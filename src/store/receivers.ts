@@ -1,0 +1,121 @@
+/**
+ * Receivers: who is told. A receiver of an organization is seen and changed within it; one of the instance by those
+ * whose permission holds for the whole instance. Beyond a caller's reach a receiver does not exist: every function
+ * answers `receiver_not_found` in the same way for an unknown and for a foreign id.
+ */
+import { CurfewError } from '../errors.ts'
+import type { ReceiverType, SubjectForm } from '../model.ts'
+import type { Database } from './postgres.ts'
+
+/** Where a permission holds: the whole instance, or some organizations. */
+export type ReceiverReach = 'instance' | ReadonlySet<string>
+
+/** What a registration says. The URL must have passed `checkReceiverUrl`. */
+export interface ReceiverSettings {
+  readonly type: ReceiverType
+  readonly url: string
+  readonly issuer: string | null
+  readonly clientId: string | null
+  /** Null: a receiver of the instance. */
+  readonly resourceOwner: string | null
+  readonly subject: SubjectForm
+  readonly alg: string
+  readonly events: readonly string[]
+  readonly maxConcurrency: number
+  readonly ratePerSecond: number | null
+  readonly enabled: boolean
+}
+
+export interface Receiver extends ReceiverSettings {
+  readonly id: string
+  readonly createdAt: Date
+  readonly updatedAt: Date
+  readonly consecutiveFailures: number
+  /** The breaker is open until then; null: closed. */
+  readonly brokenUntil: Date | null
+  readonly lastSuccessAt: Date | null
+  readonly lastFailureAt: Date | null
+}
+
+const COLUMNS = `r.id, r.type::text AS type, r.url, r.issuer, r.client_id AS "clientId", r.resource_owner AS "resourceOwner",
+  r.subject::text AS subject, r.alg, r.events, r.max_concurrency AS "maxConcurrency", r.rate_per_second AS "ratePerSecond",
+  r.enabled, r.created_at AS "createdAt", r.updated_at AS "updatedAt", r.consecutive_failures AS "consecutiveFailures",
+  r.broken_until AS "brokenUntil", r.last_success_at AS "lastSuccessAt", r.last_failure_at AS "lastFailureAt"`
+
+/** `$1` says whether the whole instance is within reach, `$2` which organizations are. */
+const WITHIN_REACH = '($1::boolean OR r.resource_owner = ANY($2::text[]))'
+
+// A new address or a receiver switched on again starts with a closed breaker: what failed before says nothing of it.
+const PUT = `
+INSERT INTO receivers AS r (id, type, url, issuer, client_id, resource_owner, subject, alg, events, max_concurrency, rate_per_second, enabled)
+VALUES ($3, $4::text::receiver_type, $5, $6, $7, $8, $9::text::subject_form, $10, $11, $12, $13, $14)
+ON CONFLICT (id) DO UPDATE SET
+  type = excluded.type, url = excluded.url, issuer = excluded.issuer, client_id = excluded.client_id,
+  resource_owner = excluded.resource_owner, subject = excluded.subject, alg = excluded.alg, events = excluded.events,
+  max_concurrency = excluded.max_concurrency, rate_per_second = excluded.rate_per_second, enabled = excluded.enabled,
+  updated_at = clock_timestamp(),
+  broken_until = CASE WHEN r.url = excluded.url AND r.enabled = excluded.enabled THEN r.broken_until END,
+  consecutive_failures = CASE WHEN r.url = excluded.url AND r.enabled = excluded.enabled THEN r.consecutive_failures ELSE 0 END
+WHERE ${WITHIN_REACH}
+RETURNING ${COLUMNS}, (r.xmax = 0) AS created`
+
+/** Deliveries removed by one statement, well within the statement timeout. */
+const DELETE_SLICE = 5_000
+
+const reachOf = (reach: ReceiverReach): [boolean, string[]] => (reach === 'instance' ? [true, []] : [false, [...reach]])
+
+/**
+ * Creates or replaces a receiver. May be repeated.
+ *
+ * @throws CurfewError permission_denied where the receiver asked for lies beyond the caller's reach, receiver_not_found
+ * where the id belongs to a receiver beyond it.
+ */
+export const putReceiver = async (
+  db: Database,
+  { id, reach, settings }: { id: string; reach: ReceiverReach; settings: ReceiverSettings },
+): Promise<{ receiver: Receiver; created: boolean }> => {
+  const owner = settings.resourceOwner
+  if (reach !== 'instance' && (owner === null || !reach.has(owner))) throw new CurfewError('permission_denied')
+  const [row] = await db.$queryRawUnsafe<(Receiver & { created: boolean })[]>(
+    PUT, ...reachOf(reach), id, settings.type, settings.url, settings.issuer, settings.clientId, owner, settings.subject,
+    settings.alg, settings.events, settings.maxConcurrency, settings.ratePerSecond, settings.enabled,
+  )
+  if (row === undefined) throw new CurfewError('receiver_not_found')
+  const { created, ...receiver } = row
+  return { receiver, created }
+}
+
+/** @throws CurfewError receiver_not_found for an unknown id and for one beyond the caller's reach. */
+export const getReceiver = async (db: Database, { id, reach }: { id: string; reach: ReceiverReach }): Promise<Receiver> => {
+  const [row] = await db.$queryRawUnsafe<Receiver[]>(
+    `SELECT ${COLUMNS} FROM receivers r WHERE r.id = $3 AND ${WITHIN_REACH}`, ...reachOf(reach), id,
+  )
+  if (row === undefined) throw new CurfewError('receiver_not_found')
+  return row
+}
+
+/** Up to `limit` receivers within reach in id order, after the id `after` (null: from the first). */
+export const listReceivers = (
+  db: Database,
+  { reach, after, limit }: { reach: ReceiverReach; after: string | null; limit: number },
+): Promise<Receiver[]> =>
+  db.$queryRawUnsafe<Receiver[]>(
+    `SELECT ${COLUMNS} FROM receivers r WHERE ${WITHIN_REACH} AND r.id > $3 ORDER BY r.id LIMIT $4`,
+    ...reachOf(reach), after ?? '', limit,
+  )
+
+/**
+ * Deletes a receiver and its deliveries, in bounded steps: it is switched off first, so that nothing more is sent;
+ * a crash half way leaves it switched off, and asking again finishes. What is not yet told is then never told.
+ *
+ * @throws CurfewError receiver_not_found for an unknown id and for one beyond the caller's reach.
+ */
+export const deleteReceiver = async (db: Database, { id, reach }: { id: string; reach: ReceiverReach }): Promise<void> => {
+  const off = await db.$executeRawUnsafe(`UPDATE receivers r SET enabled = false WHERE r.id = $3 AND ${WITHIN_REACH}`, ...reachOf(reach), id)
+  if (off === 0) throw new CurfewError('receiver_not_found')
+  let removed: number
+  do {
+    removed = await db.$executeRawUnsafe('DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE receiver_id = $1 LIMIT $2)', id, DELETE_SLICE)
+  } while (removed === DELETE_SLICE)
+  await db.$executeRawUnsafe(`DELETE FROM receivers r WHERE r.id = $3 AND ${WITHIN_REACH}`, ...reachOf(reach), id)
+}
