@@ -111,21 +111,39 @@ export class ConfigError extends Error {
   }
 }
 
-const parseSettings = (environment: NodeJS.ProcessEnv): Parsed => {
+/**
+ * Reads and checks the named settings and no others, for commands that need no more.
+ *
+ * @throws ConfigError with one line for each that is missing or wrong.
+ */
+export const readSettings = <Name extends SettingName>(
+  environment: NodeJS.ProcessEnv,
+  names: readonly Name[],
+): Pick<Parsed, Name> => {
   const problems: string[] = []
-  const parsed: Record<string, unknown> = {}
-  for (const [name, { parse }] of Object.entries(settings)) {
+  const parsed: Partial<Record<SettingName, unknown>> = {}
+  for (const name of names) {
     const text = environment[name]
-    const result = parse.safeParse(text === '' ? undefined : text)
+    const result = settings[name].parse.safeParse(text === '' ? undefined : text)
     if (result.success) parsed[name] = result.data
     else for (const issue of result.error.issues) {
       const where = issue.path.length > 0 ? ` (${issue.path.join('.')})` : ''
       const missing = text === undefined || text === ''
-      problems.push(missing ? `${name} is missing: ${settings[name as SettingName].says}` : `${name}${where} is wrong: ${issue.message}`)
+      problems.push(missing ? `${name} is missing: ${settings[name].says}` : `${name}${where} is wrong: ${issue.message}`)
     }
   }
   if (problems.length > 0) throw new ConfigError(problems)
-  return parsed as Parsed
+  return parsed as Pick<Parsed, Name>
+}
+
+export const settingNames = Object.keys(settings) as readonly SettingName[]
+
+/** The text that a setting has when nobody sets it; `required` where there is none, null where it may be absent. */
+export const defaultOf = (name: SettingName): { text: string | null } | 'required' => {
+  const result = settings[name].parse.safeParse(undefined)
+  if (!result.success) return 'required'
+  if (result.data === undefined) return { text: null }
+  return { text: String(result.data as string | number | readonly string[]) }
 }
 
 /**
@@ -134,7 +152,7 @@ const parseSettings = (environment: NodeJS.ProcessEnv): Parsed => {
  * @throws ConfigError with one line for each setting that is missing or wrong.
  */
 export const readConfig = (environment: NodeJS.ProcessEnv) => {
-  const parsed = parseSettings(environment)
+  const parsed = readSettings(environment, settingNames)
   return Object.freeze({
     database: { url: parsed.DATABASE_URL, poolSize: parsed.DATABASE_POOL },
     redisUrl: parsed.REDIS_URL ?? null,

@@ -1,0 +1,149 @@
+#!/usr/bin/env node
+/**
+ * The commands of Curfew. Settings come from the environment alone; a command checks those that it needs.
+ *
+ * Exit codes: 0 it is done, 1 it could not be done, 2 a setting or an argument is wrong (nothing was done).
+ * Errors are sentences on standard error, without a stack, and without any setting's value.
+ */
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import { ConfigError, defaultOf, readSettings, settingNames, settings } from './config.ts'
+import { CurfewError } from './errors.ts'
+import { createKeyring } from './keys.ts'
+import { main } from './main.ts'
+import { createSigner } from './channels/signing.ts'
+import { migrateQueue } from './queue/backend.ts'
+import { MigrationError, migrate } from './store/migrations.ts'
+import { cannotConnect, openDatabase } from './store/postgres.ts'
+import { RedisUnusableError } from './store/redis.ts'
+
+const say = (line: string): void => void process.stdout.write(`${line}\n`)
+
+const version = (): string => {
+  const { version: text } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
+  return text
+}
+
+const migrateCommand = async (): Promise<void> => {
+  const { DATABASE_URL } = readSettings(process.env, ['DATABASE_URL'])
+  const applied = await migrate(DATABASE_URL)
+  await migrateQueue(DATABASE_URL)
+  for (const name of applied) say(`applied ${name}`)
+  say(applied.length === 0 ? 'Up to date.' : 'Done.')
+}
+
+/** One line a setting, fit to be read by a person; a secret shows only whether it is set. */
+const printConfig = (): void => {
+  readSettings(process.env, settingNames)
+  for (const name of settingNames) {
+    const text = process.env[name]
+    const isSet = text !== undefined && text !== ''
+    const byDefault = defaultOf(name)
+    if (isSet) say(`${name}=${'secret' in settings[name] ? '(set, not shown)' : text}`)
+    else if (byDefault !== 'required') say(`${name}=${byDefault.text ?? ''}  # default`)
+  }
+}
+
+type Signer = ReturnType<typeof createSigner>
+
+/** Opens what the key commands need, and closes it whatever becomes of the command. */
+const withSigner = async (use: (signer: Signer) => Promise<void>): Promise<void> => {
+  const read = readSettings(process.env, ['DATABASE_URL', 'KEY_ENCRYPTION_KEY', 'KEY_ENCRYPTION_KEY_PREVIOUS'])
+  const db = openDatabase({ url: read.DATABASE_URL, name: 'cli', max: 1 })
+  const keyring = createKeyring({
+    encryptionKey: read.KEY_ENCRYPTION_KEY,
+    encryptionKeyPrevious: read.KEY_ENCRYPTION_KEY_PREVIOUS ?? null,
+  })
+  try {
+    await use(createSigner({ db, keyring }))
+  } finally {
+    await db.$disconnect()
+  }
+}
+
+const listKeys = (issuer?: string): Promise<void> =>
+  withSigner(async (signer) => {
+    const keys = await signer.list(issuer)
+    for (const { issuer: owner, alg, state, id, imported, createdAt } of keys) {
+      say([owner, alg, state, id, imported ? 'imported' : 'made here', createdAt.toISOString()].join('  '))
+    }
+    if (keys.length === 0) say('No keys yet: one is made with the first delivery for an issuer, or imported by you.')
+  })
+
+const importKey = (options: { issuer: string; file: string }): Promise<void> =>
+  withSigner(async (signer) => {
+    const { kid, alg } = await signer.importKey(options.issuer, readFileSync(options.file, 'utf8'))
+    say(`${kid} (${alg}) signs for ${options.issuer} now.`)
+  })
+
+const rotateKey = (options: { issuer: string; alg: string }): Promise<void> =>
+  withSigner(async (signer) => {
+    const result = await signer.rotate(options.issuer, options.alg)
+    if ('made' in result) {
+      say(`${result.made} is published as the next key. Rotate again when relying parties have had time to fetch it.`)
+    } else {
+      say(`${result.promoted} signs for ${options.issuer} now; ${result.retired ?? 'no key'} is retired and stays published for a day.`)
+    }
+  })
+
+const httpUrl = (text: string): string => {
+  if (!URL.canParse(text) || !/^https?:$/.test(new URL(text).protocol)) throw new InvalidArgumentError('It must be an http(s) URL, written as in `iss`.')
+  return text
+}
+
+const issuerOption = ['--issuer <url>', 'the issuer, written as in `iss`'] as const
+
+const buildProgram = (): Command => {
+  const program = new Command('curfew')
+    .description('Ends user sessions everywhere, for certain. Settings come from the environment; see the README.')
+    .version(version())
+    .configureHelp({ showGlobalOptions: true })
+    .exitOverride()
+
+  program.command('migrate').description('bring the database up to date; may be repeated').action(migrateCommand)
+  program
+    .command('serve')
+    .description('serve until stopped')
+    .option('--roles <roles>', 'what this process does: api, worker or both, comma-separated (else ROLES)')
+    .action(async ({ roles }: { roles?: string }) => {
+      // An abandoned stop may leave connections open, which would keep the process.
+      process.exit(await main(roles === undefined ? process.env : { ...process.env, ROLES: roles }))
+    })
+
+  const keys = program.command('keys').description('the keys that sign logout tokens in an issuer\'s name')
+  keys.command('list').description('list them').option(issuerOption[0], issuerOption[1], httpUrl)
+    .action(({ issuer }: { issuer?: string }) => listKeys(issuer))
+  keys.command('import').description('make a private key of yours the one that signs')
+    .requiredOption(issuerOption[0], issuerOption[1], httpUrl)
+    .requiredOption('--file <path>', 'a private key: JWK, or PEM without a password')
+    .action(importKey)
+  keys.command('rotate').description('publish a next key; with one published, let it sign and retire the current one')
+    .requiredOption(issuerOption[0], issuerOption[1], httpUrl)
+    .option('--alg <name>', 'RS256 or ES256', 'RS256')
+    .action(rotateKey)
+
+  const config = program.command('config').description('the settings')
+  config.command('print').description('check them all and print them; secrets are not shown').action(printConfig)
+  return program
+}
+
+/** The sentence and the exit code for whatever a command threw. */
+const explain = (error: unknown): { sentence: string; code: number } => {
+  if (error instanceof ConfigError) return { sentence: error.message, code: 2 }
+  // Commander has written its own sentence already; help and version are not errors.
+  if (error instanceof CommanderError) return { sentence: '', code: error.exitCode === 0 ? 0 : 2 }
+  if (error instanceof MigrationError || error instanceof RedisUnusableError || error instanceof CurfewError) {
+    return { sentence: error.message, code: 1 }
+  }
+  if (cannotConnect(error)) return { sentence: 'Postgres cannot be reached; is DATABASE_URL right?', code: 1 }
+  const { message, code } = error instanceof Error ? (error as NodeJS.ErrnoException) : { message: String(error), code: undefined }
+  return { sentence: message === '' ? (code ?? 'It failed.') : message, code: 1 }
+}
+
+try {
+  await buildProgram().parseAsync()
+} catch (error) {
+  const { sentence, code } = explain(error)
+  if (sentence !== '') process.stderr.write(`${sentence}\n`)
+  process.exit(code)
+}
