@@ -1,0 +1,50 @@
+/**
+ * One attempt: the channel makes the request (and signs it), the door sends it, the channel says what the answer means.
+ * Never rejects: what went wrong is an outcome.
+ */
+import { performance } from 'node:perf_hooks'
+import type { RemoteChannel } from '../channels/channel.ts'
+import type { DrainedReceiver, DueDelivery } from '../store/drains.ts'
+import type { Log, Metrics } from '../telemetry.ts'
+import type { Door } from './http.ts'
+import { outcomeOf } from './outcome.ts'
+import type { Attempt, Outcome } from './outcome.ts'
+import type { RetryPolicy } from './retry.ts'
+
+export type Send = (delivery: DueDelivery, receiver: DrainedReceiver) => Promise<Outcome>
+
+export const createSend = (deps: {
+  /** By receiver type. */
+  channels: ReadonlyMap<string, RemoteChannel>
+  door: Pick<Door, 'send'>
+  metrics: Metrics
+  log: Log
+  random: () => number
+  retry?: RetryPolicy
+}): Send => {
+  const { channels, door, metrics, log, random, retry } = deps
+
+  const attemptOf = async (channel: RemoteChannel, delivery: DueDelivery, receiver: DrainedReceiver): Promise<Attempt> => {
+    let request
+    try {
+      request = await channel.compose(delivery, receiver)
+    } catch (err) {
+      // Nothing was sent. It is tried again like any failure, and the receiver's row says so.
+      log.warn({ event: 'delivery.not_composed', receiver: receiver.id, delivery: delivery.id, err }, 'A delivery could not be composed')
+      return { notComposed: 'The request could not be composed; see the log' }
+    }
+    const answer = await door.send(request)
+    return { answer, verdict: channel.judge(answer) }
+  }
+
+  return async (delivery, receiver) => {
+    const startedMs = performance.now()
+    const channel = channels.get(receiver.type)
+    const attempt = channel === undefined ? { notComposed: 'No channel for this type of receiver' } : await attemptOf(channel, delivery, receiver)
+    const outcome = outcomeOf({ delivery, attempt, random, ...(retry === undefined ? {} : { policy: retry }) })
+    const tookMs = performance.now() - startedMs
+    metrics.curfew_deliveries_total.inc({ channel: receiver.type, outcome: outcome.word })
+    metrics.curfew_delivery_seconds.observe({ channel: receiver.type }, tookMs / 1_000)
+    return outcome
+  }
+}

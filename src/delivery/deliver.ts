@@ -1,0 +1,157 @@
+/**
+ * The deliver lane: drains one receiver at a time and looks again after it has finished. Postgres is the queue of record; a
+ * wake-up only says where to look, so one that is lost, late or doubled changes nothing.
+ *
+ * A receiver is drained by one process at a time (its lease). A receiver that turns out to be slow does not hold up
+ * whoever called: the call returns and the drain goes on by itself, within the slots of the slow.
+ */
+import { randomUUID } from 'node:crypto'
+import { performance } from 'node:perf_hooks'
+import { LRUCache } from 'lru-cache'
+import type { RemoteChannel } from '../channels/channel.ts'
+import { readDue, recordOutcomes, releaseDrain, takeDrain } from '../store/drains.ts'
+import type { DrainedReceiver } from '../store/drains.ts'
+import type { Database } from '../store/postgres.ts'
+import type { Log, Metrics } from '../telemetry.ts'
+import { createSend } from './attempt.ts'
+import { createBreaker } from './breaker.ts'
+import type { BreakerPolicy } from './breaker.ts'
+import { healthOf, runDrain } from './drain.ts'
+import type { DrainEnd, HealthSigns } from './drain.ts'
+import type { Door } from './http.ts'
+import { createPace } from './pace.ts'
+import { createRecorder } from './recorder.ts'
+import type { RetryPolicy } from './retry.ts'
+import { createSlots } from './slots.ts'
+import type { Pace } from './slots.ts'
+
+/** Long against a pause of the process, short against the time that a crash may delay a delivery. */
+const LEASE_MS = 15_000
+/** Drains in this process: each holds at most 250 deliveries in memory. One more is left to a later look. */
+const MAX_DRAINS = 200
+/** Receivers whose pace is remembered between drains; a forgotten one is judged by its row. */
+const MAX_KNOWN = 10_000
+
+const noSigns: HealthSigns = { succeeded: false, failed: false, gone: false }
+
+export interface Deliver {
+  /**
+   * Tells a receiver what is due. Settles when nothing is due any more, or when the receiver proves slow. May be repeated
+   * and called for one receiver from everywhere at once. Never rejects: what it leaves is found again.
+   */
+  deliver(receiverId: string): Promise<void>
+  start(): Promise<void>
+  /** Sends nothing more, waits for what is in flight (at most the time limit of an attempt) and records it. */
+  stop(): Promise<void>
+}
+
+export const createDeliver = (deps: {
+  db: Database
+  door: Pick<Door, 'send' | 'close'>
+  /** By receiver type. */
+  channels: ReadonlyMap<string, RemoteChannel>
+  metrics: Metrics
+  log: Log
+  concurrency: number
+  horizonSeconds: number
+  leaseMs?: number
+  retry?: RetryPolicy
+  breaker?: BreakerPolicy
+  random?: () => number
+}): Deliver => {
+  const { db, door, metrics, log, horizonSeconds, leaseMs = LEASE_MS, random = Math.random } = deps
+  const slots = createSlots(deps.concurrency)
+  const send = createSend({ channels: deps.channels, door, metrics, log, random, ...(deps.retry === undefined ? {} : { retry: deps.retry }) })
+  const known = new LRUCache<string, Pace>({ max: MAX_KNOWN })
+  const drains = new Map<string, { again: boolean; ended: Promise<void> }>()
+  const stopping = new AbortController()
+
+  const paceOf = (receiver: DrainedReceiver): Pace => {
+    if (receiver.consecutiveFailures > 0) return 'slow'
+    return known.get(receiver.id) ?? (receiver.succeededBefore ? 'quick' : 'unproven')
+  }
+
+  const drainOnce = async (receiverId: string, onSlow: () => void): Promise<DrainEnd | 'not_taken'> => {
+    const holder = randomUUID()
+    const receiver = await takeDrain(db, { receiverId, holder, leaseMs })
+    if (receiver === null) return 'not_taken'
+    const breaker = createBreaker({
+      consecutiveFailures: receiver.consecutiveFailures, random, ...(deps.breaker === undefined ? {} : { policy: deps.breaker }),
+    })
+    const pace = createPace({ maxConcurrency: receiver.maxConcurrency, known: paceOf(receiver) })
+    let signs = noSigns
+    const recorder = createRecorder({
+      leaseMs,
+      write: async (outcomes) => {
+        const written = signs
+        const recorded = await recordOutcomes(db, {
+          receiverId, holder, version: receiver.version, leaseMs, horizonSeconds, health: healthOf(breaker, written), outcomes,
+        })
+        if (signs === written) signs = noSigns
+        return recorded
+      },
+      onFailure: (err) => log.warn({ event: 'delivery.not_recorded', receiver: receiverId, err }, 'Outcomes could not be recorded yet'),
+    })
+    try {
+      return await runDrain({
+        receiver, send, slots, pace, breaker, recorder, leaseMs, onSlow,
+        signal: stopping.signal,
+        readDue: (inHand, limit) => readDue(db, { receiverId, inHand, limit }),
+        onOutcome: (outcome, delivery, readAtMs) => {
+          if (outcome.delivered) {
+            const seconds = (delivery.ageMs + performance.now() - readAtMs) / 1_000
+            metrics.curfew_acknowledged_seconds.observe({ channel: receiver.type }, seconds)
+          }
+          signs = {
+            succeeded: signs.succeeded || outcome.delivered,
+            failed: signs.failed || outcome.sign === 'failed',
+            gone: signs.gone || outcome.gone,
+          }
+          if (outcome.gone) log.warn({ event: 'receiver.gone', receiver: receiverId }, 'A receiver says that it is gone and is switched off')
+        },
+      })
+    } finally {
+      known.set(receiverId, pace.pace())
+      await releaseDrain(db, { receiverId, holder })
+    }
+  }
+
+  /** Drains until nothing is due and nobody has asked meanwhile. */
+  const drainAll = async (receiverId: string, state: { again: boolean }, onSlow: () => void): Promise<void> => {
+    let end: DrainEnd | 'not_taken'
+    do {
+      state.again = false
+      end = await drainOnce(receiverId, onSlow)
+    } while (!stopping.signal.aborted && (end === 'empty' || end === 'changed' || (end === 'not_taken' && state.again)))
+  }
+
+  const startDrain = (receiverId: string): Promise<void> =>
+    new Promise((resolve) => {
+      const state = { again: false, ended: Promise.resolve() }
+      drains.set(receiverId, state)
+      state.ended = drainAll(receiverId, state, resolve)
+        .catch((err: unknown) => log.warn({ event: 'delivery.drain_failed', receiver: receiverId, err }, 'A drain ended early; it is taken up again'))
+        .finally(() => {
+          drains.delete(receiverId)
+          resolve()
+        })
+    })
+
+  return {
+    deliver: async (receiverId) => {
+      const running = drains.get(receiverId)
+      if (running !== undefined) {
+        running.again = true
+        return
+      }
+      if (stopping.signal.aborted || drains.size >= MAX_DRAINS) return
+      await startDrain(receiverId)
+    },
+    start: async () => {},
+    stop: async () => {
+      stopping.abort()
+      await Promise.all([...drains.values()].map(({ ended }) => ended))
+      await door.close()
+    },
+  }
+}

@@ -1,0 +1,216 @@
+/**
+ * One drain of one receiver, from the lease to its end: reads what is due ahead of the sending, sends as many at once as
+ * the receiver and the process allow, and records outcomes in batches.
+ *
+ * It ends when nothing is due any more, when the breaker opens, when the receiver was changed, when a slow
+ * receiver finds no slot free, when the lease is lost, or when the process stops. What it leaves is due in Postgres.
+ */
+import { performance } from 'node:perf_hooks'
+import type { DrainHealth, DrainedReceiver, DueDelivery } from '../store/drains.ts'
+import type { Send } from './attempt.ts'
+import type { Breaker } from './breaker.ts'
+import { mootOutcome } from './outcome.ts'
+import type { Outcome } from './outcome.ts'
+import { OVERDUE_MS } from './pace.ts'
+import type { ReceiverPace } from './pace.ts'
+import type { Recorder } from './recorder.ts'
+import type { Slot, Slots } from './slots.ts'
+
+/** `empty`: nothing is due. `changed`: the receiver is another now. The rest leave work that is found again later. */
+export type DrainEnd = 'empty' | 'changed' | 'broken' | 'no_slot' | 'stopped'
+
+/** Read ahead for each attempt in flight, so that reading never holds sending up. */
+const AHEAD_PER_ATTEMPT = 8
+const MIN_SLICE = 20
+/** Bounds what one drain holds in memory, and what is told again after a crash. */
+const MAX_SLICE = 250
+/** Outcomes gathered before they are written. */
+const RECORD_AT = 100
+/** The longest that an outcome waits to be written: callers wait for it (`Prefer: wait`). */
+const RECORD_WITHIN_MS = 50
+
+export interface DrainDeps {
+  readonly receiver: DrainedReceiver
+  readonly readDue: (inHand: readonly string[], limit: number) => Promise<DueDelivery[]>
+  readonly send: Send
+  readonly slots: Slots
+  readonly pace: ReceiverPace
+  readonly breaker: Breaker
+  readonly recorder: Recorder
+  readonly leaseMs: number
+  /** Aborted when the process stops: nothing more is sent, what is in flight is recorded. */
+  readonly signal: AbortSignal
+  /** The receiver turned out to be slow; whoever waits for this drain need not. */
+  readonly onSlow: () => void
+  readonly onOutcome: (outcome: Outcome, delivery: DueDelivery, readAtMs: number) => void
+}
+
+/** What of the receiver's health is not yet written. */
+export interface HealthSigns {
+  readonly succeeded: boolean
+  readonly failed: boolean
+  readonly gone: boolean
+}
+
+export const healthOf = (breaker: Breaker, signs: HealthSigns): DrainHealth => ({
+  consecutiveFailures: breaker.consecutiveFailures(),
+  brokenForMs: breaker.openForMs(),
+  ...signs,
+})
+
+/** Runs to the drain's end. Rejects only where reading fails; what is in flight is then recorded first. */
+export const runDrain = async (deps: DrainDeps): Promise<DrainEnd> => {
+  const { receiver, readDue, send, slots, pace, breaker, recorder, leaseMs, signal, onSlow, onOutcome } = deps
+  const queue: { delivery: DueDelivery; readAtMs: number }[] = []
+  const inHand = new Set<string>()
+  let inFlight = 0
+  let reading = false
+  let exhausted = false
+  let launchedSinceRead = 0
+  let failure: { error: unknown } | null = null
+  let end: DrainEnd | null = null
+  let waitingForSlot: (() => void) | null = null
+  let granted: Slot | null = null
+  let notBeforeMs = 0
+  let rateTimer: NodeJS.Timeout | null = null
+  let wake = (): void => {}
+
+  const finish = (why: DrainEnd): void => { end ??= why }
+
+  const read = async (): Promise<void> => {
+    reading = true
+    launchedSinceRead = 0
+    const limit = Math.min(MAX_SLICE, Math.max(MIN_SLICE, pace.limit() * AHEAD_PER_ATTEMPT))
+    try {
+      const due = await readDue([...inHand], limit)
+      exhausted = due.length < limit
+      const readAtMs = performance.now()
+      for (const delivery of due) {
+        inHand.add(delivery.id)
+        if (delivery.moot) recorder.add(mootOutcome(delivery))
+        else queue.push({ delivery, readAtMs })
+      }
+    } catch (error) {
+      failure = { error }
+    }
+    reading = false
+    wake()
+  }
+
+  let flushing = false
+  let flushTimer: NodeJS.Timeout | null = null
+  const flush = async (): Promise<void> => {
+    if (flushTimer !== null) clearTimeout(flushTimer)
+    flushTimer = null
+    flushing = true
+    const good = await recorder.flush()
+    if (!good) finish('changed')
+    flushing = false
+    wake()
+  }
+
+  const launch = async (slot: Slot, { delivery, readAtMs }: { delivery: DueDelivery; readAtMs: number }): Promise<void> => {
+    inFlight += 1
+    const startedMs = performance.now()
+    const overdue = setTimeout(() => {
+      pace.overdue()
+      slot.moveToSlow()
+      onSlow()
+      wake()
+    }, OVERDUE_MS)
+    const outcome = await send(delivery, receiver)
+    clearTimeout(overdue)
+    slot.release()
+    inFlight -= 1
+    if (outcome.sign === 'answered') {
+      breaker.answered()
+      pace.answered(performance.now() - startedMs)
+    } else {
+      breaker.failed(outcome.retryAfterMs)
+      pace.failed()
+    }
+    if (breaker.isOpen()) finish('broken')
+    if (outcome.gone) finish('changed')
+    onOutcome(outcome, delivery, readAtMs)
+    recorder.add(outcome.recorded)
+    flushTimer ??= setTimeout(() => void flush(), RECORD_WITHIN_MS)
+    wake()
+  }
+
+  /** A slot now, or null; a quick receiver then stands in line, any other ends where it has nothing in flight. */
+  const takeSlot = (): Slot | null => {
+    if (granted !== null) {
+      const slot = granted
+      granted = null
+      if (pace.pace() === 'quick') return slot
+      slot.release()
+    }
+    if (waitingForSlot !== null) return null
+    const slot = slots.tryTake(pace.pace())
+    if (slot !== null) return slot
+    if (pace.pace() === 'quick') {
+      waitingForSlot = slots.wait('quick', (given) => {
+        waitingForSlot = null
+        granted = given
+        wake()
+      })
+    } else if (inFlight === 0) finish('no_slot')
+    return null
+  }
+
+  /** A slice that came back short is read again once much of it is sent: more may be due by then. */
+  const mayRead = (): boolean =>
+    end === null && failure === null && !reading && queue.length < pace.limit() * (AHEAD_PER_ATTEMPT / 2) &&
+    (!exhausted || launchedSinceRead >= MIN_SLICE)
+
+  const mayLaunch = (): boolean =>
+    end === null && failure === null && queue.length > 0 && inFlight < (breaker.probing() ? 1 : pace.limit()) && recorder.waiting() < MAX_SLICE
+
+  const launchAll = (): void => {
+    while (mayLaunch()) {
+      const waitMs = notBeforeMs - performance.now()
+      if (waitMs > 0) {
+        rateTimer ??= setTimeout(() => {
+          rateTimer = null
+          wake()
+        }, waitMs)
+        return
+      }
+      const slot = takeSlot()
+      if (slot === null) return
+      const next = queue.shift()
+      if (next === undefined) return slot.release()
+      if (receiver.ratePerSecond !== null) notBeforeMs = Math.max(performance.now(), notBeforeMs) + 1_000 / receiver.ratePerSecond
+      launchedSinceRead += 1
+      void launch(slot, next)
+    }
+  }
+
+  const heartbeat = setInterval(() => void flush(), leaseMs / 3)
+  const onAbort = (): void => wake()
+  signal.addEventListener('abort', onAbort)
+  try {
+    for (;;) {
+      const changed = new Promise<void>((resolve) => { wake = resolve })
+      if (signal.aborted || !recorder.holds()) finish('stopped')
+      if (mayRead()) void read()
+      launchAll()
+      const idle = inFlight === 0 && !reading
+      if (!flushing && (recorder.waiting() >= RECORD_AT || (idle && recorder.waiting() > 0 && (queue.length === 0 || end !== null)))) void flush()
+      if (idle && !flushing && recorder.waiting() === 0) {
+        if (queue.length === 0 && exhausted) finish('empty')
+        if (failure !== null || end !== null) break
+      }
+      await changed
+    }
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+    clearInterval(heartbeat)
+    if (rateTimer !== null) clearTimeout(rateTimer)
+    if (flushTimer !== null) clearTimeout(flushTimer)
+    ;(waitingForSlot as (() => void) | null)?.()
+    ;(granted as Slot | null)?.release()
+  }
+  if (failure !== null) throw (failure as { error: unknown }).error
+  return end ?? 'empty'
+}

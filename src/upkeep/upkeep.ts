@@ -1,0 +1,123 @@
+/**
+ * Upkeep: a timer in each worker process that finds in Postgres what a lost wake-up, a dead process or an absent Redis has
+ * left behind. It is no lane, so that a lost Redis cannot lose it.
+ *
+ * Every step is idempotent and skips what others hold, so processes need not agree on who does it. A step that
+ * fails is logged and tried again at the next tick; it does not stop the others.
+ */
+import type { Database } from '../store/postgres.ts'
+import { countPending, readDueReceivers, readOldestCommits, settleStranded } from '../store/stranded.ts'
+import type { Log, Metrics } from '../telemetry.ts'
+
+const INTERVAL_MS = 1_000
+/** Ticks are moved by up to this part of the interval, so that processes started together do not look together. */
+const JITTER = 0.2
+/** A commit that waits longer has lost its wake-up. */
+const UNROUTED_SECONDS = 1
+/** Receivers looked at by one tick; the next goes on behind them. */
+const RECEIVERS_AT_ONCE = 500
+/** Counting and settling are for those who watch: every fifth tick is soon enough. */
+const SLOW_EVERY = 5
+const SETTLED_AT_ONCE = 5_000
+
+export interface Upkeep {
+  start(): Promise<void>
+  /** Waits for the tick that runs. */
+  stop(): Promise<void>
+  /** One tick now; for tests, and shared with the timer: two never run at once. */
+  tick(): Promise<void>
+}
+
+export const createUpkeep = (deps: {
+  db: Database
+  route: () => Promise<void>
+  /** Wakes a drain through the queue; best effort. */
+  wakeReceiver: (receiverId: string) => void
+  /** Drains a receiver in this process. */
+  deliver: (receiverId: string) => Promise<void>
+  queueAvailable: () => boolean
+  /** Applies the cache channel to commits that were not enforced. */
+  enforcePending: () => Promise<void>
+  /** Makes the second deletion of cache keys where it is due. */
+  enforceAgain: () => Promise<void>
+  horizonSeconds: number
+  metrics: Metrics
+  log: Log
+  intervalMs?: number
+  random?: () => number
+}): Upkeep => {
+  const { db, metrics, log, horizonSeconds, intervalMs = INTERVAL_MS, random = Math.random } = deps
+  let timer: NodeJS.Timeout | null = null
+  let running: Promise<void> | null = null
+  let ticks = 0
+  let after = ''
+
+  const route = async (): Promise<void> => {
+    const { unroutedSeconds, unenforcedSeconds } = await readOldestCommits(db)
+    metrics.curfew_unrouted_oldest_seconds.set(unroutedSeconds)
+    metrics.curfew_unenforced_oldest_seconds.set(unenforcedSeconds)
+    if (unroutedSeconds >= UNROUTED_SECONDS) await deps.route()
+  }
+
+  const wakeDue = async (): Promise<void> => {
+    const { ids, next } = await readDueReceivers(db, { after, limit: RECEIVERS_AT_ONCE })
+    after = next ?? ''
+    for (const id of ids) {
+      if (deps.queueAvailable()) deps.wakeReceiver(id)
+      // Not awaited: a drain lasts as long as it lasts, bounds itself and never rejects.
+      else void deps.deliver(id)
+    }
+  }
+
+  const settle = async (): Promise<void> => {
+    const settled = await settleStranded(db, { horizonSeconds, limit: SETTLED_AT_ONCE })
+    if (settled > 0) log.info({ event: 'upkeep.settled', deliveries: settled }, 'Deliveries past their time were settled')
+  }
+
+  const count = async (): Promise<void> => metrics.curfew_deliveries_pending.set(await countPending(db))
+
+  const step = async (name: string, work: () => Promise<void>): Promise<void> => {
+    try {
+      await work()
+    } catch (err) {
+      log.warn({ event: 'upkeep.step_failed', step: name, err }, 'An upkeep step failed; it is tried again at the next tick')
+    }
+  }
+
+  const tickOnce = async (): Promise<void> => {
+    const slow = ticks % SLOW_EVERY === 0
+    ticks += 1
+    await Promise.all([
+      step('route', route),
+      step('wake', wakeDue),
+      step('enforce', deps.enforcePending),
+      step('enforce_again', deps.enforceAgain),
+      ...(slow ? [step('settle', settle), step('count', count)] : []),
+    ])
+  }
+
+  const tick = (): Promise<void> => {
+    running ??= tickOnce().finally(() => { running = null })
+    return running
+  }
+
+  const schedule = (): void => {
+    timer = setTimeout(() => {
+      void tick().then(() => {
+        if (timer !== null) schedule()
+      })
+    }, intervalMs * (1 - JITTER + 2 * JITTER * random()))
+  }
+
+  return {
+    tick,
+    start: async () => {
+      if (timer === null) schedule()
+    },
+    stop: async () => {
+      if (timer !== null) clearTimeout(timer)
+      timer = null
+      await running
+    },
+  }
+}
