@@ -8,6 +8,7 @@ import { CurfewError } from '../errors.ts'
 import type { Details } from '../model.ts'
 import { createCoalesce } from './coalesce.ts'
 import type { Database } from './postgres.ts'
+import { wireTime } from './wire-time.ts'
 
 /** What decides whether a session may be ended, and what to answer if it already is. */
 export interface SessionFacts {
@@ -54,7 +55,7 @@ interface Row {
 const READ = `
 SELECT s.id, s.issuer, s.user_id AS "userId", s.resource_owner AS "resourceOwner", s.token_hash AS "tokenHash",
        s.state = 'terminated' AS terminated, s.sequence::text AS sequence,
-       to_char(s.change_date AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS "changeDate", NULL::int AS asked
+       ${wireTime('s.change_date')} AS "changeDate", NULL::int AS asked
 FROM sessions s WHERE s.id = ANY($1::text[])
 UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, a.n
