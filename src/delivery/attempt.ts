@@ -15,7 +15,7 @@ export type Send = (delivery: DueDelivery, receiver: DrainedReceiver) => Promise
 
 export const createSend = (deps: {
   /** By receiver type. */
-  channels: ReadonlyMap<string, RemoteChannel>
+  channels: Readonly<Record<string, RemoteChannel>>
   door: Pick<Door, 'send'>
   metrics: Metrics
   log: Log
@@ -39,7 +39,7 @@ export const createSend = (deps: {
 
   return async (delivery, receiver) => {
     const startedMs = performance.now()
-    const channel = channels.get(receiver.type)
+    const channel = channels[receiver.type]
     const attempt = channel === undefined ? { notComposed: 'No channel for this type of receiver' } : await attemptOf(channel, delivery, receiver)
     const outcome = outcomeOf({ delivery, attempt, random, ...(retry === undefined ? {} : { policy: retry }) })
     const tookMs = performance.now() - startedMs

@@ -18,7 +18,11 @@ import { createBreaker } from './breaker.ts'
 import type { BreakerPolicy } from './breaker.ts'
 import { healthOf, runDrain } from './drain.ts'
 import type { DrainEnd, HealthSigns } from './drain.ts'
-import type { Door } from './http.ts'
+import { createAddressPolicy } from './address.ts'
+import { createConnect } from './door.ts'
+import { createDoor } from './http.ts'
+import { createResolve } from './resolve.ts'
+import type { Resolve } from './resolve.ts'
 import { createPace } from './pace.ts'
 import { createRecorder } from './recorder.ts'
 import type { RetryPolicy } from './retry.ts'
@@ -47,9 +51,14 @@ export interface Deliver {
 
 export const createDeliver = (deps: {
   db: Database
-  door: Pick<Door, 'send' | 'close'>
   /** By receiver type. */
-  channels: ReadonlyMap<string, RemoteChannel>
+  channels: Readonly<Record<string, RemoteChannel>>
+  /** CIDRs of private networks that may be told. */
+  allowPrivateReceivers: readonly string[]
+  /** Milliseconds for one attempt in all. */
+  timeoutMs: number
+  /** How names are looked up; by default DNS, without the thread pool. */
+  resolve?: Resolve
   metrics: Metrics
   log: Log
   concurrency: number
@@ -59,9 +68,11 @@ export const createDeliver = (deps: {
   breaker?: BreakerPolicy
   random?: () => number
 }): Deliver => {
-  const { db, door, metrics, log, horizonSeconds, leaseMs = LEASE_MS, random = Math.random } = deps
+  const { db, channels, timeoutMs, metrics, log, horizonSeconds, leaseMs = LEASE_MS, random = Math.random } = deps
   const slots = createSlots(deps.concurrency)
-  const send = createSend({ channels: deps.channels, door, metrics, log, random, ...(deps.retry === undefined ? {} : { retry: deps.retry }) })
+  const connect = createConnect({ policy: createAddressPolicy(deps.allowPrivateReceivers), resolve: deps.resolve ?? createResolve() })
+  const door = createDoor({ connect, timeoutMs, now: Date.now })
+  const send = createSend({ channels, door, metrics, log, random, ...(deps.retry === undefined ? {} : { retry: deps.retry }) })
   const known = new LRUCache<string, Pace>({ max: MAX_KNOWN })
   const drains = new Map<string, { again: boolean; ended: Promise<void> }>()
   const stopping = new AbortController()
@@ -125,6 +136,12 @@ export const createDeliver = (deps: {
     } while (!stopping.signal.aborted && (end === 'empty' || end === 'changed' || (end === 'not_taken' && state.again)))
   }
 
+  /** A receiver that is known to need a slow slot is not even looked at while there is none. */
+  const hasSlot = (receiverId: string): boolean => {
+    const pace = known.get(receiverId) ?? 'quick'
+    return pace === 'quick' || slots.free(pace) > 0
+  }
+
   const startDrain = (receiverId: string): Promise<void> =>
     new Promise((resolve) => {
       const state = { again: false, ended: Promise.resolve() }
@@ -144,7 +161,7 @@ export const createDeliver = (deps: {
         running.again = true
         return
       }
-      if (stopping.signal.aborted || drains.size >= MAX_DRAINS) return
+      if (stopping.signal.aborted || drains.size >= MAX_DRAINS || !hasSlot(receiverId)) return
       await startDrain(receiverId)
     },
     start: async () => {},

@@ -20,8 +20,8 @@ export interface Slots {
   tryTake(pace: Pace): Slot | null
   /** Calls back with a slot in turn: first come, first served. Returns a function that leaves the line. */
   wait(pace: Pace, granted: (slot: Slot) => void): () => void
-  /** Attempts in flight. */
-  taken(): number
+  /** Slots that nobody has. */
+  free(pace: Pace): number
 }
 
 /** Most for those who are quick, a quarter for the slow, an eighth for those of whom nothing is known. */
@@ -35,7 +35,6 @@ const divide = (total: number): Record<Pace, number> => {
 export const createSlots = (total: number): Slots => {
   const free = divide(total)
   const lines: Record<Pace, Set<(slot: Slot) => void>> = { quick: new Set(), unproven: new Set(), slow: new Set() }
-  let taken = 0
 
   const giveBack = (pace: Pace): void => {
     free[pace] += 1
@@ -50,13 +49,11 @@ export const createSlots = (total: number): Slots => {
     if (free[wanted] === 0) return null
     let held: Pace | null = wanted
     free[wanted] -= 1
-    taken += 1
     return {
       release: () => {
         if (held === null) return
         const pace = held
         held = null
-        taken -= 1
         giveBack(pace)
       },
       moveToSlow: () => {
@@ -75,6 +72,6 @@ export const createSlots = (total: number): Slots => {
       lines[pace].add(granted)
       return () => void lines[pace].delete(granted)
     },
-    taken: () => taken,
+    free: (pace) => free[pace],
   }
 }

@@ -5,7 +5,7 @@
 import type { DeliveryCounts, DeliveryState, Participant } from '../model.ts'
 import type { Database } from './postgres.ts'
 import { getReceiver } from './receivers.ts'
-import type { ReceiverReach } from './receivers.ts'
+import type { Within } from './receivers.ts'
 
 /** What runs one statement: the database or a transaction on it. */
 export type Statements = Pick<Database, '$queryRawUnsafe'>
@@ -105,9 +105,9 @@ const LAST_ID = '9223372036854775807'
  */
 export const listDeliveries = async (
   db: Database,
-  asked: { receiverId: string; reach: ReceiverReach; state: DeliveryState | null; before: string | null; limit: number },
+  asked: Within & { receiverId: string; state: DeliveryState | null; before: string | null; limit: number },
 ): Promise<DeliveryRow[]> => {
-  await getReceiver(db, { id: asked.receiverId, reach: asked.reach })
+  await getReceiver(db, { id: asked.receiverId, reach: asked.reach, issuers: asked.issuers })
   const states = asked.state === null ? deliveryStates : [asked.state]
   return db.$queryRawUnsafe<DeliveryRow[]>(LIST, asked.receiverId, states, asked.before ?? LAST_ID, asked.limit)
 }

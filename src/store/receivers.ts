@@ -1,7 +1,7 @@
 /**
  * Receivers: who is told. A receiver of an organization is seen and changed within it; one of the instance by those
- * whose permission holds for the whole instance. Beyond a caller's reach a receiver does not exist: every function
- * answers `receiver_not_found` in the same way for an unknown and for a foreign id.
+ * whose permission holds for the whole instance; either only by those who speak for its issuer. Beyond that a receiver
+ * does not exist: every function answers `receiver_not_found` in the same way for an unknown and for a foreign id.
  */
 import { CurfewError } from '../errors.ts'
 import type { ReceiverType, SubjectForm } from '../model.ts'
@@ -9,6 +9,13 @@ import type { Database } from './postgres.ts'
 
 /** Where a permission holds: the whole instance, or some organizations. */
 export type ReceiverReach = 'instance' | ReadonlySet<string>
+
+/** What a caller may see or change: organization and issuer must both fit. */
+export interface Within {
+  readonly reach: ReceiverReach
+  /** The issuers that the caller speaks for. */
+  readonly issuers: readonly string[]
+}
 
 /** What a registration says. The URL must have passed `checkReceiverUrl`. */
 export interface ReceiverSettings {
@@ -42,13 +49,13 @@ const COLUMNS = `r.id, r.type::text AS type, r.url, r.issuer, r.client_id AS "cl
   r.enabled, r.created_at AS "createdAt", r.updated_at AS "updatedAt", r.consecutive_failures AS "consecutiveFailures",
   r.broken_until AS "brokenUntil", r.last_success_at AS "lastSuccessAt", r.last_failure_at AS "lastFailureAt"`
 
-/** `$1` says whether the whole instance is within reach, `$2` which organizations are. */
-const WITHIN_REACH = '($1::boolean OR r.resource_owner = ANY($2::text[]))'
+/** `$1` says whether the whole instance is within reach, `$2` which organizations are, `$3` which issuers. */
+const WITHIN = '($1::boolean OR r.resource_owner = ANY($2::text[])) AND (r.issuer IS NULL OR r.issuer = ANY($3::text[]))'
 
 // A new address or a receiver switched on again starts with a closed breaker: what failed before says nothing of it.
 const PUT = `
 INSERT INTO receivers AS r (id, type, url, issuer, client_id, resource_owner, subject, alg, events, max_concurrency, rate_per_second, enabled)
-VALUES ($3, $4::text::receiver_type, $5, $6, $7, $8, $9::text::subject_form, $10, $11, $12, $13, $14)
+VALUES ($4, $5::text::receiver_type, $6, $7, $8, $9, $10::text::subject_form, $11, $12, $13, $14, $15)
 ON CONFLICT (id) DO UPDATE SET
   type = excluded.type, url = excluded.url, issuer = excluded.issuer, client_id = excluded.client_id,
   resource_owner = excluded.resource_owner, subject = excluded.subject, alg = excluded.alg, events = excluded.events,
@@ -56,13 +63,14 @@ ON CONFLICT (id) DO UPDATE SET
   updated_at = clock_timestamp(),
   broken_until = CASE WHEN r.url = excluded.url AND r.enabled = excluded.enabled THEN r.broken_until END,
   consecutive_failures = CASE WHEN r.url = excluded.url AND r.enabled = excluded.enabled THEN r.consecutive_failures ELSE 0 END
-WHERE ${WITHIN_REACH}
+WHERE ${WITHIN}
 RETURNING ${COLUMNS}, (r.xmax = 0) AS created`
 
 /** Deliveries removed by one statement, well within the statement timeout. */
 const DELETE_SLICE = 5_000
 
-const reachOf = (reach: ReceiverReach): [boolean, string[]] => (reach === 'instance' ? [true, []] : [false, [...reach]])
+const scopeOf = ({ reach, issuers }: Within): [boolean, string[], readonly string[]] =>
+  reach === 'instance' ? [true, [], issuers] : [false, [...reach], issuers]
 
 /**
  * Creates or replaces a receiver. May be repeated.
@@ -72,12 +80,14 @@ const reachOf = (reach: ReceiverReach): [boolean, string[]] => (reach === 'insta
  */
 export const putReceiver = async (
   db: Database,
-  { id, reach, settings }: { id: string; reach: ReceiverReach; settings: ReceiverSettings },
+  { id, settings, ...within }: Within & { id: string; settings: ReceiverSettings },
 ): Promise<{ receiver: Receiver; created: boolean }> => {
-  const owner = settings.resourceOwner
+  const { resourceOwner: owner, issuer } = settings
+  const { reach, issuers } = within
   if (reach !== 'instance' && (owner === null || !reach.has(owner))) throw new CurfewError('permission_denied')
+  if (issuer !== null && !issuers.includes(issuer)) throw new CurfewError('permission_denied')
   const [row] = await db.$queryRawUnsafe<(Receiver & { created: boolean })[]>(
-    PUT, ...reachOf(reach), id, settings.type, settings.url, settings.issuer, settings.clientId, owner, settings.subject,
+    PUT, ...scopeOf(within), id, settings.type, settings.url, settings.issuer, settings.clientId, owner, settings.subject,
     settings.alg, settings.events, settings.maxConcurrency, settings.ratePerSecond, settings.enabled,
   )
   if (row === undefined) throw new CurfewError('receiver_not_found')
@@ -86,9 +96,9 @@ export const putReceiver = async (
 }
 
 /** @throws CurfewError receiver_not_found for an unknown id and for one beyond the caller's reach. */
-export const getReceiver = async (db: Database, { id, reach }: { id: string; reach: ReceiverReach }): Promise<Receiver> => {
+export const getReceiver = async (db: Database, { id, ...within }: Within & { id: string }): Promise<Receiver> => {
   const [row] = await db.$queryRawUnsafe<Receiver[]>(
-    `SELECT ${COLUMNS} FROM receivers r WHERE r.id = $3 AND ${WITHIN_REACH}`, ...reachOf(reach), id,
+    `SELECT ${COLUMNS} FROM receivers r WHERE r.id = $4 AND ${WITHIN}`, ...scopeOf(within), id,
   )
   if (row === undefined) throw new CurfewError('receiver_not_found')
   return row
@@ -97,11 +107,11 @@ export const getReceiver = async (db: Database, { id, reach }: { id: string; rea
 /** Up to `limit` receivers within reach in id order, after the id `after` (null: from the first). */
 export const listReceivers = (
   db: Database,
-  { reach, after, limit }: { reach: ReceiverReach; after: string | null; limit: number },
+  { after, limit, ...within }: Within & { after: string | null; limit: number },
 ): Promise<Receiver[]> =>
   db.$queryRawUnsafe<Receiver[]>(
-    `SELECT ${COLUMNS} FROM receivers r WHERE ${WITHIN_REACH} AND r.id > $3 ORDER BY r.id LIMIT $4`,
-    ...reachOf(reach), after ?? '', limit,
+    `SELECT ${COLUMNS} FROM receivers r WHERE ${WITHIN} AND r.id > $4 ORDER BY r.id LIMIT $5`,
+    ...scopeOf(within), after ?? '', limit,
   )
 
 /**
@@ -110,12 +120,12 @@ export const listReceivers = (
  *
  * @throws CurfewError receiver_not_found for an unknown id and for one beyond the caller's reach.
  */
-export const deleteReceiver = async (db: Database, { id, reach }: { id: string; reach: ReceiverReach }): Promise<void> => {
-  const off = await db.$executeRawUnsafe(`UPDATE receivers r SET enabled = false WHERE r.id = $3 AND ${WITHIN_REACH}`, ...reachOf(reach), id)
+export const deleteReceiver = async (db: Database, { id, ...within }: Within & { id: string }): Promise<void> => {
+  const off = await db.$executeRawUnsafe(`UPDATE receivers r SET enabled = false WHERE r.id = $4 AND ${WITHIN}`, ...scopeOf(within), id)
   if (off === 0) throw new CurfewError('receiver_not_found')
   let removed: number
   do {
     removed = await db.$executeRawUnsafe('DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE receiver_id = $1 LIMIT $2)', id, DELETE_SLICE)
   } while (removed === DELETE_SLICE)
-  await db.$executeRawUnsafe(`DELETE FROM receivers r WHERE r.id = $3 AND ${WITHIN_REACH}`, ...reachOf(reach), id)
+  await db.$executeRawUnsafe(`DELETE FROM receivers r WHERE r.id = $4 AND ${WITHIN}`, ...scopeOf(within), id)
 }

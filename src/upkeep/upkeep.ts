@@ -5,6 +5,7 @@
  * Every step is idempotent and skips what others hold, so processes need not agree on who does it. A step that
  * fails is logged and tried again at the next tick; it does not stop the others.
  */
+import { LRUCache } from 'lru-cache'
 import type { Database } from '../store/postgres.ts'
 import { countPending, readDueReceivers, readOldestCommits, settleStranded } from '../store/stranded.ts'
 import type { Log, Metrics } from '../telemetry.ts'
@@ -16,6 +17,9 @@ const JITTER = 0.2
 const UNROUTED_SECONDS = 1
 /** Receivers looked at by one tick; the next goes on behind them. */
 const RECEIVERS_AT_ONCE = 500
+/** For how long a wake-up is remembered, to see whether it helped; and of how many receivers. */
+const WOKEN_MS = 30_000
+const MAX_WOKEN = 10_000
 /** Counting and settling are for those who watch: every fifth tick is soon enough. */
 const SLOW_EVERY = 5
 const SETTLED_AT_ONCE = 5_000
@@ -35,11 +39,12 @@ export const createUpkeep = (deps: {
   wakeReceiver: (receiverId: string) => void
   /** Drains a receiver in this process. */
   deliver: (receiverId: string) => Promise<void>
-  queueAvailable: () => boolean
+  /** What waits in each lane. */
+  depth: () => Promise<readonly { lane: string; waiting: number; oldestSeconds: number }[]>
   /** Applies the cache channel to commits that were not enforced. */
-  enforcePending: () => Promise<void>
+  enforcePending: () => Promise<unknown>
   /** Makes the second deletion of cache keys where it is due. */
-  enforceAgain: () => Promise<void>
+  enforceAgain: () => Promise<unknown>
   horizonSeconds: number
   metrics: Metrics
   log: Log
@@ -51,6 +56,7 @@ export const createUpkeep = (deps: {
   let running: Promise<void> | null = null
   let ticks = 0
   let after = ''
+  const woken = new LRUCache<string, true>({ max: MAX_WOKEN, ttl: WOKEN_MS })
 
   const route = async (): Promise<void> => {
     const { unroutedSeconds, unenforcedSeconds } = await readOldestCommits(db)
@@ -63,9 +69,13 @@ export const createUpkeep = (deps: {
     const { ids, next } = await readDueReceivers(db, { after, limit: RECEIVERS_AT_ONCE })
     after = next ?? ''
     for (const id of ids) {
-      if (deps.queueAvailable()) deps.wakeReceiver(id)
-      // Not awaited: a drain lasts as long as it lasts, bounds itself and never rejects.
-      else void deps.deliver(id)
+      // Woken before and still due: the queue is away or behind, so this process drains it by itself. Not awaited: a
+      // drain lasts as long as it lasts, bounds itself and never rejects.
+      if (woken.delete(id)) void deps.deliver(id)
+      else {
+        woken.set(id, true)
+        deps.wakeReceiver(id)
+      }
     }
   }
 
@@ -74,9 +84,16 @@ export const createUpkeep = (deps: {
     if (settled > 0) log.info({ event: 'upkeep.settled', deliveries: settled }, 'Deliveries past their time were settled')
   }
 
+  const measure = async (): Promise<void> => {
+    for (const { lane, waiting, oldestSeconds } of await deps.depth()) {
+      metrics.curfew_queue_depth.set({ lane }, waiting)
+      metrics.curfew_queue_oldest_seconds.set({ lane }, oldestSeconds)
+    }
+  }
+
   const count = async (): Promise<void> => metrics.curfew_deliveries_pending.set(await countPending(db))
 
-  const step = async (name: string, work: () => Promise<void>): Promise<void> => {
+  const step = async (name: string, work: () => Promise<unknown>): Promise<void> => {
     try {
       await work()
     } catch (err) {
@@ -92,7 +109,7 @@ export const createUpkeep = (deps: {
       step('wake', wakeDue),
       step('enforce', deps.enforcePending),
       step('enforce_again', deps.enforceAgain),
-      ...(slow ? [step('settle', settle), step('count', count)] : []),
+      ...(slow ? [step('settle', settle), step('count', count), step('measure', measure)] : []),
     ])
   }
 
