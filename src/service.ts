@@ -19,17 +19,13 @@ import { createCacheChannel } from './channels/cache.ts'
 import { createSigner } from './channels/signing.ts'
 import type { Signer } from './channels/signing.ts'
 import type { Config } from './config.ts'
-import { checkReceiverUrl, createAddressPolicy } from './delivery/address.ts'
+import { checkReceiverUrl } from './delivery/address.ts'
 import { createDeliver } from './delivery/deliver.ts'
-import { createConnect } from './delivery/door.ts'
-import { createDoor } from './delivery/http.ts'
-import { createResolve } from './delivery/resolve.ts'
 import { createKeyring } from './keys.ts'
 import { createEnforcement } from './outbox/enforce.ts'
 import { createRoute } from './outbox/route.ts'
 import { createQueueBackend } from './queue/backend.ts'
 import type { QueueBackend } from './queue/backend.ts'
-import { createDepth } from './queue/depth.ts'
 import { createProducer } from './queue/enqueue.ts'
 import type { Producer } from './queue/enqueue.ts'
 import { createHeartbeat, createTicks } from './queue/heartbeat.ts'
@@ -145,27 +141,21 @@ const createWorkerRole = ({ config, telemetry, backend, producer, database, term
   const background = database('worker')
   const wakeReceiver = (receiverId: string) => producer.wake('deliver', receiverId)
   const route = createRoute({ db: background, wakeReceiver, maxTokenLifetimeSeconds: config.sessions.maxTokenLifetimeSeconds })
-  const { allowPrivateReceivers, timeoutMs, concurrency, horizonSeconds } = config.delivery
-  const connect = createConnect({ policy: createAddressPolicy(allowPrivateReceivers), resolve: createResolve() })
   const deliver = createDeliver({
     db: background,
-    door: createDoor({ connect, timeoutMs, now: Date.now }),
-    channels: new Map([['backchannel_logout', createBackchannelLogout({ sign: signer.sign, now: Date.now })]]),
-    concurrency,
-    horizonSeconds,
+    channels: { backchannel_logout: createBackchannelLogout({ sign: signer.sign, now: Date.now }) },
+    ...config.delivery,
     metrics,
     log,
   })
-  const depth = createDepth({ producer, metrics })
   const upkeep = createUpkeep({
     db: background,
     route,
     wakeReceiver,
     deliver: deliver.deliver,
-    queueAvailable: depth.available,
     enforcePending: enforcement.enforcePending,
     enforceAgain: enforcement.enforceAgain,
-    horizonSeconds,
+    depth: producer.depth,
     horizonSeconds: config.delivery.horizonSeconds,
     metrics,
     log,
@@ -177,7 +167,7 @@ const createWorkerRole = ({ config, telemetry, backend, producer, database, term
     metrics,
     log,
   })
-  return [depth, deliver, upkeep, workers]
+  return [deliver, upkeep, workers]
 }
 
 /** Answers requests: who asks, may they, the line, the answer. */

@@ -6,17 +6,16 @@
 import type { CacheChannel, CacheTarget } from '../channels/cache.ts'
 import type { EndedSession } from '../model.ts'
 import { markEnforced, markEnforcedAgain, readDueAgain, readEnforceable, readUnenforced } from '../store/commits.ts'
-import type { EnforceableSession } from '../store/commits.ts'
 import type { Database } from '../store/postgres.ts'
 import type { Log, Metrics } from '../telemetry.ts'
 
 export interface Enforcement {
   /** Tells the caches of a commit, waiting `boundMs` at most. Never rejects: what fails is upkeep's. */
   enforce(commitId: string, ended: readonly EndedSession[]): Promise<void>
-  /** Takes up commits that were not enforced; returns how many it enforced. */
-  enforcePending(): Promise<number>
-  /** Deletes cache keys a second time where that is due; returns the number of commits. */
-  enforceAgain(): Promise<number>
+  /** Takes up all commits that were not enforced. */
+  enforcePending(): Promise<void>
+  /** Deletes cache keys a second time wherever that is due. */
+  enforceAgain(): Promise<void>
   start(): Promise<void>
   /** Records what is still unrecorded. */
   stop(): Promise<void>
@@ -73,9 +72,25 @@ export const createEnforcement = (deps: {
     confirmed.push({ commitId, atMs, again: !channel.hasKeys(targets) })
   }
 
-  const takeUp = async (commitIds: readonly string[], apply: (sessions: EnforceableSession[]) => Promise<void>) => {
-    if (commitIds.length > 0) await apply(await readEnforceable(db, commitIds))
-    return commitIds.length
+  const enforceLate = async (ids: readonly string[]) => {
+    const sessions = await readEnforceable(db, ids)
+    await channel.apply(sessions)
+    const again = !channel.hasKeys(sessions)
+    await markEnforced(db, ids, ids.map(() => 0), ids.map(() => again))
+  }
+
+  const deleteAgain = async (ids: readonly string[]) => {
+    await channel.deleteKeys(await readEnforceable(db, ids))
+    await markEnforcedAgain(db, ids)
+  }
+
+  /** Slice after slice until a read finds less than a slice. Each slice is marked, so the next read does not meet it. */
+  const takeUpAll = async (read: () => Promise<string[]>, settle: (ids: readonly string[]) => Promise<void>) => {
+    let ids: string[]
+    do {
+      ids = await read()
+      if (ids.length > 0) await settle(ids)
+    } while (ids.length === COMMITS_AT_ONCE)
   }
 
   return {
@@ -91,21 +106,8 @@ export const createEnforcement = (deps: {
       await Promise.race([applied, late])
       clearTimeout(bound)
     },
-    enforcePending: async () => {
-      const ids = await readUnenforced(db, { olderThanMs: PENDING_AFTER_MS, limit: COMMITS_AT_ONCE })
-      return takeUp(ids, async (sessions) => {
-        await channel.apply(sessions)
-        const again = !channel.hasKeys(sessions)
-        await markEnforced(db, ids, ids.map(() => 0), ids.map(() => again))
-      })
-    },
-    enforceAgain: async () => {
-      const ids = await readDueAgain(db, { afterSeconds: secondDeleteSeconds, limit: COMMITS_AT_ONCE })
-      return takeUp(ids, async (sessions) => {
-        await channel.deleteKeys(sessions)
-        await markEnforcedAgain(db, ids)
-      })
-    },
+    enforcePending: () => takeUpAll(() => readUnenforced(db, { olderThanMs: PENDING_AFTER_MS, limit: COMMITS_AT_ONCE }), enforceLate),
+    enforceAgain: () => takeUpAll(() => readDueAgain(db, { afterSeconds: secondDeleteSeconds, limit: COMMITS_AT_ONCE }), deleteAgain),
     start: async () => {
       timer ??= setInterval(() => {
         recording = recording.then(record)
