@@ -28,10 +28,10 @@ export const parseObject = (bytes: Uint8Array): Record<string, unknown> | null =
   }
 }
 
-/** The bytes of one part; null where it is not the one base64url form of them (RFC 7515 §2). */
+/** The bytes of one part, perhaps none; null where it is not the one base64url form of them (RFC 7515 §2). */
 const decodePart = (part: string): Uint8Array | null => {
   const bytes = Buffer.from(part, 'base64url')
-  return part !== '' && bytes.toString('base64url') === part ? bytes : null
+  return bytes.toString('base64url') === part ? bytes : null
 }
 
 /** True for three parts of which the first reads as a JOSE header; anything else can only be an opaque token. */

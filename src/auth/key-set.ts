@@ -7,6 +7,7 @@
  */
 import { createLocalJWKSet } from 'jose'
 import type { CryptoKey, FlattenedJWSInput, JWK, JWSHeaderParameters } from 'jose'
+import { isWeakRsa } from './weak-rsa.ts'
 
 /** Picks the key for a token's header; rejects where none or several fit. */
 export type KeyLookup = (header: JWSHeaderParameters, token: FlattenedJWSInput) => Promise<CryptoKey>
@@ -29,11 +30,12 @@ const signs = (jwk: Record<string, unknown>): boolean =>
   (jwk['use'] === undefined || jwk['use'] === 'sig') &&
   (jwk['key_ops'] === undefined || (Array.isArray(jwk['key_ops']) && jwk['key_ops'].includes('verify')))
 
-/** The key with only what verifying needs, or null where it is none that can sign. */
+/** The key with only what verifying needs, or null where it is none whose signature proves anything. */
 const publicKeyOf = (jwk: Record<string, unknown>): JWK | null => {
   const members = publicMembers.get(jwk['kty'])
   if (members === undefined || !signs(jwk)) return null
   if (members.some((name) => typeof jwk[name] !== 'string')) return null
+  if (jwk['kty'] === 'RSA' && isWeakRsa(String(jwk['n']), String(jwk['e']))) return null
   const kept = ['kty', 'kid', 'alg', 'use', 'key_ops', ...members].filter((name) => jwk[name] !== undefined)
   return Object.fromEntries(kept.map((name) => [name, jwk[name]])) as JWK
 }

@@ -75,10 +75,10 @@ describe('the Authorization header', () => {
 describe('attacks on the signature', () => {
   it('S1: refuses alg none, in every spelling (RFC 8725 §3.2)', async () => {
     const unsecured = new UnsecuredJWT(claims()).encode()
-    expect(await ask(unsecured)).toEqual(invalid(/base64url/))
+    expect(await ask(unsecured)).toMatchObject({ refused: 'token_invalid' })
     for (const alg of ['none', 'None', 'NONE', 'nOnE', '']) {
       const head = encode({ alg, typ: 'at+jwt' })
-      expect(await ask(`${head}.${encode(claims())}.`)).toEqual(invalid(/base64url/))
+      expect(await ask(`${head}.${encode(claims())}.`)).toEqual(invalid(/alg is not accepted/))
       expect(await ask(`${head}.${encode(claims())}.AAAA`)).toEqual(invalid(/alg is not accepted/))
     }
   })
