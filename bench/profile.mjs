@@ -1,0 +1,67 @@
+/**
+ * Where the processor's time goes: V8 CPU profiles of the product's processes under load, summed up by function and
+ * by package. The profiles themselves are kept beside the result for a viewer.
+ */
+import { mkdirSync, readFileSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { clean, loadOnce, startVariant } from './measure.mjs'
+import { readPostgresCounters, resetPostgresCounters } from './counters.mjs'
+
+/** @typedef {import('./stage.mjs').Stage} Stage */
+
+/** Coarse enough to cost little. */
+const SAMPLE_EVERY_MICROS = 500
+
+/** `node_modules/<package>`, `dist/<folder>`, `node:<module>` or what V8 calls it. */
+const placeOf = (/** @type {string} */ url, /** @type {string} */ functionName) => {
+  const name = /node_modules\/((?:@[^/]+\/)?[^/]+)(?!.*node_modules\/)/.exec(url)?.[1]
+  if (name !== undefined) return name
+  const own = /\/dist\/([^/]+)/.exec(url)?.[1]
+  if (own !== undefined) return `curfew ${own}`
+  if (url.startsWith('node:')) return url.split('/').slice(0, 2).join('/')
+  return functionName
+}
+
+/** @param {string} file */
+const sumUp = (file) => {
+  /** @type {{ nodes: { id: number, callFrame: { functionName: string, url: string, lineNumber: number } }[], samples: number[], timeDeltas: number[] }} */
+  const { nodes, samples, timeDeltas } = JSON.parse(readFileSync(file, 'utf8'))
+  const byId = new Map(nodes.map(({ id, callFrame }) => [id, callFrame]))
+  /** @type {Map<string, number>} */
+  const functions = new Map()
+  /** @type {Map<string, number>} */
+  const places = new Map()
+  let busy = 0
+  samples.forEach((id, at) => {
+    const frame = byId.get(id)
+    if (frame === undefined || frame.functionName === '(idle)') return
+    const micros = timeDeltas[at] ?? 0
+    const place = placeOf(frame.url, frame.functionName)
+    const name = `${frame.functionName || '(anonymous)'} ${frame.url === '' ? '' : `${place} ${frame.url.split('/').at(-1)}:${frame.lineNumber + 1}`}`.trim()
+    busy += micros
+    functions.set(name, (functions.get(name) ?? 0) + micros)
+    places.set(place, (places.get(place) ?? 0) + micros)
+  })
+  const most = (/** @type {Map<string, number>} */ map, /** @type {number} */ count) =>
+    [...map].sort(([, a], [, b]) => b - a).slice(0, count).map(([name, micros]) => ({ name, share: micros / busy }))
+  return { busySeconds: busy / 1e6, places: most(places, 16), functions: most(functions, 25) }
+}
+
+/**
+ * @param {Stage} stage
+ * @param {{ name: import('./variants.mjs').VariantName, connections: number, seconds: number, folder: string }} options
+ */
+export const profile = async (stage, { name, connections, seconds, folder }) => {
+  const kept = join(folder, `profile-${name}-${connections}`)
+  mkdirSync(kept, { recursive: true })
+  const nodeOptions = ['--cpu-prof', `--cpu-prof-interval=${SAMPLE_EVERY_MICROS}`, `--cpu-prof-dir=${kept}`, '--cpu-prof-name={role}.cpuprofile']
+  const running = await startVariant(stage, { name, nodeOptions })
+  await resetPostgresCounters(stage.postgres.sql)
+  const { loaded } = await loadOnce(stage, running, { connections, seconds })
+  const counted = await readPostgresCounters(stage.postgres.sql)
+  await running.stop()
+  await clean(stage)
+  const processes = readdirSync(kept).filter((file) => file.endsWith('.cpuprofile'))
+    .map((file) => ({ role: file.replace('.cpuprofile', ''), ...sumUp(join(kept, file)) }))
+  return { name, connections, seconds, perSecond: loaded.perSecond, answered: loaded.answered, topStatements: counted.top, processes }
+}
