@@ -25,8 +25,8 @@ const frameworkErrors: Readonly<Record<string, readonly [ErrorName, string?]>> =
   FST_ERR_NOT_FOUND: ['route_not_found'],
 }
 
-/** Classes of SQLSTATE that say "not now": connection, resources, operator, lock or statement time-out, conflict. */
-const transientState = /^(08|53|57P|57014|55P03|40001|40P01)/
+/** Classes of SQLSTATE that say "not now": connection, read-only, log-in, resources, operator, time-outs, conflicts. */
+const transientState = /^(08|25006|28|3D|53|57P|57014|55P03|40001|40P01)/
 
 const lostConnection = /Connection terminated|connection error|did not answer in time|Connection ended|ECONNRESET|P1001|P1017|P2024|P2028/i
 

@@ -27,11 +27,12 @@ import { jwksRoutes } from './routes/jwks.ts'
 import type { JwksDeps } from './routes/jwks.ts'
 import { receiverRoutes } from './routes/receivers.ts'
 import type { ReceiverRoutesDeps } from './routes/receivers.ts'
+import { sessionRoutes } from './routes/sessions/session-routes.ts'
+import type { SessionRoutesDeps } from './routes/sessions/session-routes.ts'
 
 export interface ApiDeps extends AuthenticationDeps, EndSessionDeps, HealthDeps, JwksDeps {
   readonly receivers: ReceiverRoutesDeps
-  /** Registers the routes that keep sessions; they stand behind authentication. */
-  readonly sessionRoutes: (app: FastifyInstance) => Promise<void>
+  readonly sessionRoutes: SessionRoutesDeps
   readonly telemetry: { readonly log: Log; readonly metrics: Metrics }
   readonly http: {
     /** Where callers reach the API, for the OpenAPI document. */
@@ -93,7 +94,9 @@ export const buildServer = (deps: ApiDeps): FastifyInstance => {
   app.decorateRequest('caller')
   app.addHook('onRequest', (request, reply, done) => {
     stampAnswer(request, reply)
-    done()
+    // The router would cut a fragment off, and a proxy before us may have judged the whole (RFC 9112 §3.2 has none).
+    if (request.raw.url?.includes('#') === true) done(new CurfewError('invalid_argument', { says: 'Path must not have a fragment' }))
+    else done()
   })
   meterRoutes(app, metrics)
   const allowedMethods = createAllowedMethods(app)
@@ -109,7 +112,7 @@ export const buildServer = (deps: ApiDeps): FastifyInstance => {
     await routes.register(async (known) => {
       known.addHook('onRequest', createAuthenticationHook(deps))
       await known.register(endSessionRoutes, deps)
-      await known.register(deps.sessionRoutes)
+      await known.register(sessionRoutes, deps.sessionRoutes)
       await known.register(receiverRoutes, deps.receivers)
     })
     await routes.register(openApiRoutes)

@@ -12,17 +12,11 @@ import type { SigningAlgorithm } from '../../channels/signing-key.ts'
 import { CurfewError } from '../../errors.ts'
 import type { DeliveryState, Permission } from '../../model.ts'
 import type { DeliveryRow } from '../../store/deliveries.ts'
-import type { Receiver, ReceiverSettings } from '../../store/receivers.ts'
+import type { Receiver, ReceiverSettings, Within } from '../../store/receivers.ts'
 import type { Caller } from '../caller.ts'
 import { errorAnswers } from '../documented-errors.ts'
 import { pageTokenOf, readPageToken } from '../page-token.ts'
 import { deliveryAnswer, receiverAnswer, receiverBody, receiverId, renderDelivery, renderReceiver } from '../receiver-schemas.ts'
-
-/** What a caller may see or change: organizations and issuers both must fit. */
-interface Within {
-  readonly reach: Reach
-  readonly issuers: readonly string[]
-}
 
 export interface ReceiverRoutesDeps {
   readonly putReceiver: (asked: Within & { id: string; settings: ReceiverSettings }) => Promise<{ receiver: Receiver; created: boolean }>
