@@ -1,7 +1,7 @@
 /**
  * From an `Authorization` header to a caller.
  *
- * The way of the flood is one look into a map: a verified JWT is remembered under the header that carried it,
+ * The way of the flood is one look into a map: a verified JWT is remembered with the header that carried it,
  * until its `exp` and at most for 60 s. Everything else (a new token, an opaque one) takes a promise. Of
  * concurrent requests with the same new token one verifies.
  */
@@ -42,11 +42,22 @@ const MAX_REMEMBERED = 20_000
 /** Characters of all remembered headers together: 20,000 tokens of 1.6 kB. */
 const MAX_REMEMBERED_CHARACTERS = 32_000_000
 
-interface Remembered {
+interface Verified {
   readonly caller: Caller
   /** By the clock that never jumps. */
   readonly untilMs: number
 }
+
+interface Remembered extends Verified {
+  /** The whole header: what is remembered answers for this and no other. */
+  readonly authorization: string
+}
+
+/**
+ * Where a header is remembered: under its last characters, which are its signature's. Hashing all of a header of
+ * 900 characters costs ten times as much as hashing these and comparing the rest.
+ */
+const placeOf = (authorization: string): string => authorization.slice(-43)
 
 /** RFC 6750 §2.1; the scheme in any case (RFC 9110 §11.1). */
 const tokenOf = (authorization: string | undefined): string => {
@@ -80,15 +91,15 @@ export const createAuthenticate = (deps: AuthenticateDeps): Authenticate => {
   const remembered = new LRUCache<string, Remembered>({
     max: MAX_REMEMBERED,
     maxSize: MAX_REMEMBERED_CHARACTERS,
-    sizeCalculation: (_, authorization) => authorization.length,
+    sizeCalculation: ({ authorization }) => authorization.length,
   })
-  const verifying = new Map<string, Promise<Remembered>>()
+  const verifying = new Map<string, Promise<Verified>>()
 
   const verify = async (
     envelope: Envelope,
     claims: Record<string, unknown>,
     { issuer, keys }: { issuer: TrustedIssuer; keys: KeyLookup },
-  ): Promise<Remembered> => {
+  ): Promise<Verified> => {
     const { typ } = envelope.header
     if (typ === undefined || !issuer.tokenTypes.has(tokenType(typ))) throw tokenRefused('typ is not accepted')
     // Before the signature because it is cheaper; what it says is believed only after.
@@ -104,12 +115,16 @@ export const createAuthenticate = (deps: AuthenticateDeps): Authenticate => {
     return { caller, untilMs: elapsed() + Math.min(REMEMBER_MS, (expiresAtMs ?? 0) - now()) }
   }
 
-  const verifyOnce = (authorization: string, begin: () => Promise<Remembered>): Promise<Caller> => {
+  const verifyOnce = (authorization: string, begin: () => Promise<Verified>): Promise<Caller> => {
     let verified = verifying.get(authorization)
     if (verified === undefined) {
       verified = begin().finally(() => verifying.delete(authorization))
       verifying.set(authorization, verified)
-      verified.then((fresh) => remembered.set(authorization, fresh), () => remembered.delete(authorization))
+      verified.then(
+        (fresh) => remembered.set(placeOf(authorization), { ...fresh, authorization }),
+        // The askers get the refusal. What is remembered at this place may be another's, so it stays.
+        () => undefined,
+      )
     }
     return verified.then(({ caller }) => caller)
   }
@@ -131,7 +146,8 @@ export const createAuthenticate = (deps: AuthenticateDeps): Authenticate => {
   }
 
   return (authorization) => {
-    const known = authorization === undefined ? undefined : remembered.get(authorization)
-    return known !== undefined && elapsed() < known.untilMs ? known.caller : recognize(authorization)
+    const known = authorization === undefined ? undefined : remembered.get(placeOf(authorization))
+    const holds = known !== undefined && known.authorization === authorization && elapsed() < known.untilMs
+    return holds ? known.caller : recognize(authorization)
   }
 }

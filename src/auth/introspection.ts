@@ -115,7 +115,8 @@ export const createIntrospect = ({ fetchJson, now, elapsed, log }: IntrospectDep
       } catch (error) {
         if (error instanceof CurfewError) throw error
         away = true
-        log.warn({ event: 'auth.introspection.unanswered', issuer: issuer.entry.issuer, err: error }, 'An issuer did not answer an introspection')
+        const fields = { event: 'auth.introspection.unanswered', issuer: issuer.entry.issuer, err: error }
+        log.warn(fields, 'An issuer did not answer an introspection')
       }
     }
     if (away) throw new CurfewError('issuer_unavailable')

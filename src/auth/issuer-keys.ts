@@ -69,7 +69,8 @@ export const createIssuerKeys = ({ entry, fetchJson, elapsed, log }: IssuerKeysD
       // Not passed on: what this means depends on the token, and on whether old keys are held.
       retryAtMs = elapsed() + Math.min(RETRY_MAX_MS, RETRY_BASE_MS * 2 ** Math.min(failures, 10))
       failures += 1
-      log.warn({ event: 'auth.keys.unreadable', issuer: entry.issuer, failures, held: keys !== null, err: error }, "The issuer's keys cannot be read; those held stay in force")
+      const fields = { event: 'auth.keys.unreadable', issuer: entry.issuer, failures, held: keys !== null, err: error }
+      log.warn(fields, "The issuer's keys cannot be read; those held stay in force")
     }
   }
 

@@ -20,6 +20,19 @@ it('answers a token that it has seen at once, without a promise, and with the sa
   expect(authenticate(header)).toBe(caller)
 })
 
+it('S12: what is remembered answers for the whole header and no other, however alike their ends are', async () => {
+  const { authenticate, askHeader } = createAsker([issuer.entry()])
+  const token = await issuer.token({ permissions: ['session.read'] })
+  const caller = await authenticate(`Bearer ${token}`)
+  const [head = '', , signature = ''] = token.split('.')
+  const forged = Buffer.from(JSON.stringify({ iss: issuer.url, aud: 'curfew', sub: 'root', exp: 9_999_999_999 })).toString('base64url')
+  expect(await askHeader(`Bearer ${head}.${forged}.${signature}`)).toMatchObject({ refused: 'token_invalid' })
+  expect(await askHeader(signature)).toMatchObject({ refused: 'auth_header_malformed' })
+  expect(await askHeader(`Basic ${token}`)).toMatchObject({ refused: 'auth_header_malformed' })
+  // Nor does a refusal make the good one forgotten.
+  expect(authenticate(`Bearer ${token}`)).toBe(caller)
+})
+
 it('verifies anew after a minute: a withdrawn key is noticed', async () => {
   const clock = createClock()
   const { authenticate } = createAsker([issuer.entry()], { clock })
