@@ -77,7 +77,9 @@ export interface FoundSession {
   readonly tokenHash: Uint8Array | null
 }
 
-const isReadable = ({ actor, reach }: Reader, row: SessionRow & { issuer: string }): boolean =>
+type FoundRow = SessionRow & { readonly issuer: string; readonly token_hash: Uint8Array | null }
+
+const isReadable = ({ actor, reach }: Reader, row: FoundRow): boolean =>
   reach === 'instance' ||
   (row.issuer === actor.issuer && row.user_id === actor.subject) ||
   (reach !== null && reach.has(row.resource_owner))
@@ -86,7 +88,7 @@ const isReadable = ({ actor, reach }: Reader, row: SessionRow & { issuer: string
 export const createReadSession =
   (db: Database) =>
   async (reader: Reader, id: string): Promise<FoundSession | null> => {
-    const [row] = await db.$queryRawUnsafe<(SessionRow & { issuer: string; token_hash: Uint8Array | null })[]>(READ, id, reader.issuers)
+    const [row] = await db.$queryRawUnsafe<FoundRow[]>(READ, id, reader.issuers)
     return row === undefined ? null : { session: viewOf(row), readable: isReadable(reader, row), tokenHash: row.token_hash }
   }
 
@@ -97,7 +99,7 @@ SELECT s.fingerprint_id FROM session_clients c JOIN sessions s ON s.id = c.sessi
 WHERE c.sid = $1 AND s.issuer = ANY($2::text[])
 LIMIT 1`
 
-/** Makes the read of the user agent behind a token's `sid` (a session's id, or what a participant calls it); null: not known. */
+/** Makes the read of the user agent behind a token's `sid`: a session's id, or what a participant calls it. Null: not known. */
 export const createReadFingerprint =
   (db: Database) =>
   async (issuers: readonly string[], sid: string): Promise<string | null> => {

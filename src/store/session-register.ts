@@ -39,15 +39,16 @@ interface Settling {
   readonly refuse: Refuse
 }
 
-const settle = async ({ db, writer, maxLifetimeSeconds, refuse }: Settling, registrations: readonly Registration[]): Promise<Registered[]> => {
-  const { actor, issuers } = writer
+const settle = async (settling: Settling, registrations: readonly Registration[]): Promise<Registered[]> => {
+  const { db, writer: { actor, issuers }, maxLifetimeSeconds, refuse } = settling
   const settled = new Map<number, Registered>()
   let asked: Numbered[] = registrations.map((registration, n) => ({ n, registration }))
   for (let round = 0; round < MAX_ROUNDS && asked.length > 0; round += 1) {
     const refusals = new Map<number, NonNullable<AddAnswer['refusal']>>()
     for (const { n, refusal, change_date: changeDate } of await addSessions(db, { actor, maxLifetimeSeconds, asked })) {
       if (refusal !== null) refusals.set(n, refusal)
-      if (changeDate !== null) settled.set(n, { added: true, details: detailsOf(registrations, n, { sequence: '1', changeDate }) })
+      if (changeDate === null) continue
+      settled.set(n, { added: true, details: detailsOf(registrations, n, { sequence: '1', changeDate }) })
     }
     asked = asked.filter(({ n }) => !settled.has(n))
     if (asked.length === 0) break
@@ -65,7 +66,9 @@ const settle = async ({ db, writer, maxLifetimeSeconds, refuse }: Settling, regi
   return registrations.map((_, n) => settled.get(n)).filter((answer) => answer !== undefined)
 }
 
-const detailsOf = (registrations: readonly Registration[], n: number, at: { sequence: string; changeDate: string }): Details => ({
+type At = Pick<Details, 'sequence' | 'changeDate'>
+
+const detailsOf = (registrations: readonly Registration[], n: number, at: At): Details => ({
   ...at,
   // An identical registration names the same organization as the row: it is part of the hash.
   resourceOwner: registrations[n]?.resourceOwner ?? '',

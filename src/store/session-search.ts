@@ -77,12 +77,14 @@ export const createSearchSessions =
     const direction = page.ascending ? 'ASC' : 'DESC'
     const limit = `$${parameters.push(page.limit)}::bigint`
     const offset = `$${parameters.push(page.offset)}::bigint`
+    // Times are written out only for the page: the inmost query skips bare rows.
     const rows = await db.$queryRawUnsafe<SearchRow[]>(
       `SELECT whole.*, part.* FROM (
         SELECT count(*)::text AS total, coalesce(max(s.sequence), 0)::text AS reached, ${wireTime('now()')} AS read_at ${matching}
       ) whole LEFT JOIN (
-        SELECT ${sessionColumns}, s.created_at AS place ${matching}
-        ORDER BY s.created_at ${direction}, s.id ${direction} LIMIT ${limit} OFFSET ${offset}
+        SELECT ${sessionColumns}, s.created_at AS place FROM (
+          SELECT s.* ${matching} ORDER BY s.created_at ${direction}, s.id ${direction} LIMIT ${limit} OFFSET ${offset}
+        ) s
       ) part ON true
       ORDER BY part.place ${direction}, part.id ${direction}`,
       ...parameters,

@@ -87,7 +87,7 @@ const refusals = {
 } as const satisfies Record<string, { kind: ErrorName; says?: string }>
 
 const rowOf = ({ id, metadata, userAgent, expiry, tokenHash }: SessionChange) => {
-  const changed = Object.entries({ metadata, userAgent, expirationDate: expiry }).filter(([, value]) => value !== null).map(([name]) => name)
+  const changed = Object.entries({ metadata, userAgent, expirationDate: expiry }).flatMap(([name, to]) => (to === null ? [] : [name]))
   const entries = Object.entries(metadata ?? {})
   return {
     id,

@@ -82,7 +82,7 @@ describe('PUT /v1/sessions/{id}', () => {
 
   it('makes one session of 50 at once, and one of the 50 tokens is good', async () => {
     const answers = await Promise.all(Array.from({ length: 50 }, () => put('crowd')))
-    expect(answers.map(({ statusCode }) => statusCode).sort()).toEqual([...Array<number>(49).fill(200), 201])
+    expect(answers.map(({ statusCode }) => String(statusCode)).sort()).toEqual([...Array<string>(49).fill('200'), '201'])
     expect((await eventsOf(api.database.sql, 'crowd')).filter((type) => type === 'session.added')).toHaveLength(1)
     const last = answers.find((answer) => answer.json().details.sequence === '50')
     const refused = answers.filter((answer) => answer !== last)
@@ -288,4 +288,16 @@ it('G10: writes no session token to the log', async () => {
   const { sessionToken } = (await put('secret')).json()
   await patch('secret', { metadata: { a: '!' } })
   expect(api.logged.join('\n')).not.toContain(sessionToken)
+})
+
+it('stands in the OpenAPI document, with its bodies and errors', async () => {
+  const { paths } = (await api.call('GET', '/openapi.json')).json()
+  const register = paths['/v1/sessions/{sessionId}'].put
+  expect(Object.keys(register.requestBody.content['application/json'].schema.properties)).toContain('cacheKeys')
+  expect(Object.keys(register.responses)).toEqual(expect.arrayContaining(['200', '201', '400', '401', '403', '409']))
+  expect(paths['/v1/sessions/{sessionId}'].patch).toBeDefined()
+  expect(paths['/v1/sessions/{sessionId}/clients/{clientId}'].put).toBeDefined()
+  expect(paths['/v1/sessions:batchCreate'].post.requestBody.content['application/json'].schema.properties.sessions.maxItems).toBe(1_000)
+  expect(paths['/v2/sessions/search'].post.requestBody.content['application/json'].schema.properties).toHaveProperty('queries')
+  expect(paths['/v2beta/sessions/{sessionId}'].get.deprecated).toBe(true)
 })

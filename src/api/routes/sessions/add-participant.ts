@@ -26,7 +26,8 @@ export const addParticipantRoute: FastifyPluginAsyncZod<AddParticipantDeps> = as
       tags: ['sessions'],
       summary: 'Add a participant to a session',
       description:
-        'The same participant again changes nothing. If the session is terminated, or ends while this waits, the answer is 409 and that client is told. Needs session.write for the instance.',
+        'The same participant again changes nothing. If the session is terminated, or ends while this waits, the answer ' +
+        'is 409 and that client is told. Needs session.write for the instance.',
       params: z.object({ sessionId, clientId: subject }),
       body: z.strictObject({
         sid: subject.optional().describe('What the client calls the session; defaults to its id'),

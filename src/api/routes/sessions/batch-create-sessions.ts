@@ -49,7 +49,8 @@ const toRegistrations = (caller: Caller, items: readonly ({ id: string } & Regis
   })
 }
 
-export const batchCreateSessionsRoute: FastifyPluginAsyncZod<BatchCreateSessionsDeps> = async (app, { sessions, cacheKeyPrefixes }) => {
+export const batchCreateSessionsRoute: FastifyPluginAsyncZod<BatchCreateSessionsDeps> = async (app, deps) => {
+  const { sessions, cacheKeyPrefixes } = deps
   // The router reads "::" as a colon.
   app.post('/v1/sessions::batchCreate', {
     onRequest: mayWrite,
@@ -57,7 +58,9 @@ export const batchCreateSessionsRoute: FastifyPluginAsyncZod<BatchCreateSessions
     schema: {
       tags: ['sessions'],
       summary: 'Register many sessions',
-      description: `Up to ${MAX_SESSIONS} sessions, all or none. An error names the index of the first bad one. Needs session.write for the instance.`,
+      description:
+        `Up to ${MAX_SESSIONS} sessions, all or none. An error names the index of the first bad one. ` +
+        'Needs session.write for the instance.',
       body: batchBody(cacheKeyPrefixes),
       response: {
         200: registered.describe('All were registered with these bodies; their tokens are new'),

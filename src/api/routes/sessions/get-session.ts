@@ -40,7 +40,7 @@ export const getSessionRoute: FastifyPluginAsyncZod<GetSessionDeps> = async (app
       handler: async ({ caller, params, query: { sessionToken } }) => {
         const reader = { actor: caller.actor, issuers: caller.sessionIssuers, reach: reachOf(caller, 'session.read') }
         const found = await sessions.read(reader, params.sessionId)
-        const shown = sessionToken !== undefined && sessionToken !== '' && sessionTokenMatches(sessionToken, found?.tokenHash ?? null)
+        const shown = sessionTokenMatches(sessionToken ?? '', found?.tokenHash ?? null)
         if (found === null || !(found.readable || shown)) throw new CurfewError('session_not_found')
         return { session: renderSession(found.session) }
       },

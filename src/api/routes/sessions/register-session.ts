@@ -17,7 +17,8 @@ export interface RegisterSessionDeps {
 
 const registered = z.object({ details, sessionToken: z.string().describe('Shown once; proves possession of the session') })
 
-export const registerSessionRoute: FastifyPluginAsyncZod<RegisterSessionDeps> = async (app, { sessions, cacheKeyPrefixes }) => {
+export const registerSessionRoute: FastifyPluginAsyncZod<RegisterSessionDeps> = async (app, deps) => {
+  const { sessions, cacheKeyPrefixes } = deps
   app.put('/v1/sessions/:sessionId', {
     onRequest: mayWrite,
     bodyLimit: BODY_LIMIT_BYTES,
@@ -25,7 +26,8 @@ export const registerSessionRoute: FastifyPluginAsyncZod<RegisterSessionDeps> = 
       tags: ['sessions'],
       summary: 'Register a session',
       description:
-        'The identical body again answers 200 with a new session token, and the old one fails. Ids are global: an id in use at any issuer is taken. Needs session.write for the instance.',
+        'The identical body again answers 200 with a new session token, and the old one fails. Ids are global: an id in ' +
+        'use at any issuer is taken. Needs session.write for the instance.',
       params: z.object({ sessionId }),
       body: registrationBody(cacheKeyPrefixes),
       response: {

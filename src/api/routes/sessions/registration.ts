@@ -23,6 +23,12 @@ import {
   userAgent,
 } from './session-fields.ts'
 
+/** A registration as the store takes it, and the token whose hash it carries. */
+export interface TokenedRegistration {
+  readonly registration: Registration
+  readonly sessionToken: string
+}
+
 /** The participants that a registration may bring; more are added one by one, as clients join. */
 const MAX_CLIENTS = 100
 
@@ -54,7 +60,8 @@ const canonical = (registration: Unhashed): string => {
   const clients = registration.clients.map(({ clientId, sid, sub }) => JSON.stringify([clientId, sid, sub])).sort()
   const entries = Object.entries(registration.metadata).map((entry) => JSON.stringify(entry)).sort()
   const device = agent && [agent.fingerprintId, agent.ip, agent.description]
-  return JSON.stringify([issuer, userId, resourceOwner, clients, device, entries, [...registration.cacheKeys].sort(), creationDate, authTime, expiry])
+  const keys = [...registration.cacheKeys].sort()
+  return JSON.stringify([issuer, userId, resourceOwner, clients, device, entries, keys, creationDate, authTime, expiry])
 }
 
 const participantsOf = (id: string, body: RegistrationBody): Participant[] => {
@@ -70,7 +77,7 @@ const participantsOf = (id: string, body: RegistrationBody): Participant[] => {
  * @throws CurfewError permission_denied for an issuer that the caller does not speak for; invalid_argument for a
  * participant that is named twice.
  */
-export const toRegistration = (caller: Caller, id: string, body: RegistrationBody): { registration: Registration; sessionToken: string } => {
+export const toRegistration = (caller: Caller, id: string, body: RegistrationBody): TokenedRegistration => {
   const issuer = body.issuer ?? caller.actor.issuer
   if (!caller.sessionIssuers.includes(issuer)) throw new CurfewError('permission_denied')
   const { userId, resourceOwner, metadata: entries, cacheKeys: keys } = body

@@ -76,13 +76,16 @@ export const filterOf = async (queries: readonly SearchQuery[], deps: FilterDeps
       filter = { ...filter, creators: both(filter.creators, [creator]) }
     }
     if (userAgentQuery != null) {
-      filter = { ...filter, fingerprintIds: both(filter.fingerprintIds, [await fingerprintOf(userAgentQuery.fingerprintId, deps)]) }
+      const fingerprint = await fingerprintOf(userAgentQuery.fingerprintId, deps)
+      filter = { ...filter, fingerprintIds: both(filter.fingerprintIds, [fingerprint]) }
     }
     if (creationDateQuery != null) {
-      filter = { ...filter, created: within(filter.created, rangeOf(creationDateQuery.creationDate, methodOf(creationDateQuery.method))) }
+      const range = rangeOf(creationDateQuery.creationDate, methodOf(creationDateQuery.method))
+      filter = { ...filter, created: within(filter.created, range) }
     }
     if (expirationDateQuery != null) {
-      filter = { ...filter, expires: within(filter.expires, rangeOf(expirationDateQuery.expirationDate, methodOf(expirationDateQuery.method))) }
+      const range = rangeOf(expirationDateQuery.expirationDate, methodOf(expirationDateQuery.method))
+      filter = { ...filter, expires: within(filter.expires, range) }
     }
   }
   return filter

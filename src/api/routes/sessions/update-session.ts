@@ -37,7 +37,13 @@ export const updateSessionRoute: FastifyPluginAsyncZod<UpdateSessionDeps> = asyn
       const { token, hash: tokenHash } = newSessionToken()
       const changed = await sessions.update(
         { actor: caller.actor, issuers: caller.sessionIssuers },
-        { id: params.sessionId, metadata: body.metadata ?? null, userAgent: body.userAgent ?? null, expiry: expiryOf(body), tokenHash },
+        {
+          id: params.sessionId,
+          metadata: body.metadata ?? null,
+          userAgent: body.userAgent ?? null,
+          expiry: expiryOf(body),
+          tokenHash,
+        },
       )
       return { details: changed, sessionToken: token }
     },
