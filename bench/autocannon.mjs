@@ -1,5 +1,6 @@
 /** The load where there is no `wrk`: the same walk, by autocannon, in this process of its own. Prints one RESULT line. */
 import { readFileSync } from 'node:fs'
+// @ts-expect-error It brings no types.
 import autocannon from 'autocannon'
 import { idAt } from './sessions.mjs'
 
@@ -21,11 +22,11 @@ const result = await autocannon({
   requests: [
     {
       method: 'DELETE',
-      setupRequest: (request) => {
+      setupRequest: (/** @type {object} */ request) => {
         const at = walk.position + sent++
         return { ...request, path: `/v2/sessions/${idAt(walk, at)}`, headers: { authorization: `Bearer ${tokens[at % tokens.length]}` } }
       },
-      onResponse: (status) => {
+      onResponse: (/** @type {number} */ status) => {
         if (detail !== true) return
         const counts = status === 200 ? bySecond : statuses
         const key = String(status === 200 ? Math.floor((performance.now() - began) / 1_000) + 1 : status)

@@ -4,7 +4,7 @@
  * everything was handed on when Redis was back.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { clean, loadOnce, startVariant } from './measure.mjs'
+import { clean, loadOnce, startVariant, warmUp } from './measure.mjs'
 import { checkTruth } from './truth.mjs'
 
 /** @typedef {import('./stage.mjs').Stage} Stage */
@@ -51,7 +51,7 @@ export const measureFault = async (stage, { kind, beforeSeconds, afterSeconds, c
   const { redis } = stage
   if (redis === null) throw new Error('There is no Redis to freeze')
   const running = await startVariant(stage, { name: 'curfew' })
-  await loadOnce(stage, running, { connections: CONNECTIONS, seconds: 2 })
+  await warmUp(stage, running, { leastSeconds: 2 })
   const seconds = beforeSeconds + AWAY_SECONDS + afterSeconds
   const loading = loadOnce(stage, running, { connections: CONNECTIONS, seconds, detail: true })
   const troubling = sleep(beforeSeconds * 1_000).then(() => trouble[kind](redis))
@@ -59,6 +59,7 @@ export const measureFault = async (stage, { kind, beforeSeconds, afterSeconds, c
   const pending = await unenforced(stage)
   const caughtUpSeconds = await caughtUp(stage, catchUpSeconds)
   const truth = await checkTruth(stage, running, { walk, loaded })
+  const warnings = running.warnings()
   await running.stop()
   await clean(stage)
   return {
@@ -75,6 +76,7 @@ export const measureFault = async (stage, { kind, beforeSeconds, afterSeconds, c
     /** Sessions of which caches were not yet told when the load ended, and how long that took. */
     unenforcedSessions: pending,
     caughtUpSeconds,
+    warnings,
     truth,
   }
 }

@@ -18,8 +18,8 @@ import { variants } from './variants.mjs'
  * @typedef {Awaited<ReturnType<typeof measureCell>>} Cell
  */
 
-/** More than any variant ends per second on two cores, by connections: room that a load must find among the seeded. */
-const roomPerSecond = (/** @type {number} */ connections) => (connections === 1 ? 2_000 : 20_000)
+/** More than any variant ends per second on two cores: room that a first load must find among the seeded sessions. */
+const ROOM_PER_SECOND = 20_000
 
 const START_LIMIT_MS = 30_000
 
@@ -56,6 +56,10 @@ export const startVariant = async (stage, { name, nodeOptions = [] }) => {
     url: String(apiUrl),
     opsUrl: /** @type {string | null} */ (opsUrl),
     pids: /** @type {Partial<Record<Role, number>>} */ (Object.fromEntries(started.map(({ role, child }) => [role, child.pid]))),
+    /** The most that was seen of it per second, by connections. */
+    fastest: /** @type {Map<number, number>} */ (new Map()),
+    /** What the product has logged so far as a warning or worse: how often, by process and event. */
+    warnings: () => Object.fromEntries(started.flatMap(({ role, child }) => countWarnings(child.output()).map(([event, times]) => [`${role} ${event}`, times]))),
     /** The API first, so that what it still waits for is answered. */
     stop: async () => {
       for (const { role, child } of started) {
@@ -63,6 +67,17 @@ export const startVariant = async (stage, { name, nodeOptions = [] }) => {
       }
     },
   }
+}
+
+/** pino's level 40 is a warning; lines that are not JSON come from Node itself. */
+const countWarnings = (/** @type {string} */ output) => {
+  /** @type {Map<string, number>} */
+  const times = new Map()
+  for (const line of output.split('\n').filter((text) => text !== '')) {
+    const { level = 40, event = 'said something' } = line.startsWith('{') && line.endsWith('}') ? JSON.parse(line) : { event: line.slice(0, 80) }
+    if (level >= 40 && event !== 'service.started') times.set(event, (times.get(event) ?? 0) + 1)
+  }
+  return [...times]
 }
 
 /**
@@ -74,8 +89,10 @@ export const startVariant = async (stage, { name, nodeOptions = [] }) => {
  */
 export const loadOnce = async (stage, running, { connections, seconds, detail = false }) => {
   const { sessions, tokensFile } = stage
-  const walk = await sessions.walkFor(roomPerSecond(connections) * seconds)
+  const most = Math.min(ROOM_PER_SECOND, 2 * (running.fastest.get(connections) ?? ROOM_PER_SECOND))
+  const walk = await sessions.walkFor(Math.ceil(most * seconds))
   const loaded = await load({ url: running.url, connections, seconds, walk, tokensFile, detail })
+  running.fastest.set(connections, Math.max(loaded.perSecond, running.fastest.get(connections) ?? 0))
   if (variants[running.name].ends) sessions.used(loaded.nextPosition)
   return { walk, loaded }
 }
@@ -90,11 +107,11 @@ const takeCpu = (/** @type {Stage} */ stage, /** @type {Running} */ running) => 
 /**
  * @param {Stage} stage
  * @param {Running} running
- * @param {{ connections: number, seconds: number }} options
+ * @param {{ connections: number, seconds: number, settleSeconds: number }} options
  */
-const measureCell = async (stage, running, { connections, seconds }) => {
+const measureCell = async (stage, running, { connections, seconds, settleSeconds }) => {
   const { postgres, redis } = stage
-  await loadOnce(stage, running, { connections, seconds: 1 })
+  if (settleSeconds > 0) await loadOnce(stage, running, { connections, seconds: settleSeconds })
   await resetPostgresCounters(postgres.sql)
   const commandsBefore = redis === null ? {} : await readRedisCommands(redis.client)
   const cpuBefore = takeCpu(stage, running)
@@ -126,7 +143,25 @@ const measureCell = async (stage, running, { connections, seconds }) => {
     residentBytes: { api: residentBytes(running.pids.api ?? 0), worker: residentBytes(running.pids.worker ?? 0) },
     topStatements: counted.top,
     topCommands: commands.slice(0, 10),
+    warnings: running.warnings(),
     truth: variants[running.name].ends ? await checkTruth(stage, running, { walk, loaded }) : null,
+  }
+}
+
+/** A fresh process is slow, on a busy machine for longer: it has answered so much before it is measured. */
+const WARM_ANSWERS = 2_000
+const WARM_AT_MOST_SECONDS = 15
+
+/**
+ * @param {Stage} stage
+ * @param {Running} running
+ * @param {{ leastSeconds: number }} options
+ */
+export const warmUp = async (stage, running, { leastSeconds }) => {
+  let answered = 0
+  for (let second = 1; second <= WARM_AT_MOST_SECONDS && (second <= leastSeconds || answered < WARM_ANSWERS); second += 1) {
+    const { loaded } = await loadOnce(stage, running, { connections: 64, seconds: 1 })
+    answered += loaded.answered
   }
 }
 
@@ -134,14 +169,14 @@ const measureCell = async (stage, running, { connections, seconds }) => {
  * Everything of one variant in one repetition. Leaves Redis empty and the outbox settled for the next.
  *
  * @param {Stage} stage
- * @param {{ name: VariantName, connections: readonly number[], seconds: number, warmUpSeconds: number, onCell: (cell: Cell) => void }} options
+ * @param {{ name: VariantName, connections: readonly number[], seconds: number, warmUpSeconds: number, settleSeconds: number, onCell: (cell: Cell) => void }} options
  */
-export const measureVariant = async (stage, { name, connections, seconds, warmUpSeconds, onCell }) => {
+export const measureVariant = async (stage, { name, connections, seconds, warmUpSeconds, settleSeconds, onCell }) => {
   const running = await startVariant(stage, { name })
   const cells = []
-  await loadOnce(stage, running, { connections: 64, seconds: warmUpSeconds })
+  await warmUp(stage, running, { leastSeconds: warmUpSeconds })
   for (const count of connections) {
-    const cell = await measureCell(stage, running, { connections: count, seconds })
+    const cell = await measureCell(stage, running, { connections: count, seconds, settleSeconds })
     onCell(cell)
     cells.push(cell)
   }

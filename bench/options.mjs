@@ -19,7 +19,7 @@ const usage = `npm run bench -- [options]
   --connections <list>    default 1,64,512
   --repetitions <n>       default 5 (quick 1)
   --seconds <n>           of each measurement, default 5 (quick 2)
-  --sessions <n>          live sessions at the start, default 1500000 (quick 200000)
+  --sessions <n>          live sessions at the start, default 1500000 (quick 300000)
   --no-faults             leave out freezing and killing Redis
   --save                  keep the result as results/summary.*
 `
@@ -78,7 +78,7 @@ export const readOptions = (parameters) => {
     connections: listOf(given.connections).map((text) => wholeNumber('connections', text)),
     repetitions: wholeNumber('repetitions', given.repetitions ?? (quick ? '1' : '5')),
     seconds: wholeNumber('seconds', given.seconds ?? (quick ? '2' : '5')),
-    sessions: wholeNumber('sessions', given.sessions ?? (quick ? '200000' : '1500000')),
+    sessions: wholeNumber('sessions', given.sessions ?? (quick ? '300000' : '1500000')),
     faults: given.faults && backend !== 'postgres',
     save: given.save,
   }

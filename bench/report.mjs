@@ -81,10 +81,11 @@ export const renderLegend = () => table(Object.entries(variants).map(([name, { s
 
 /** @param {readonly import('./faults.mjs').Fault[]} faults */
 export const renderFaults = (faults) =>
-  faults.flatMap(({ kind, worstMs, failed, bySecond, beforeSeconds, awaySeconds, unenforcedSessions, caughtUpSeconds }) => [
+  faults.flatMap(({ kind, worstMs, failed, bySecond, beforeSeconds, awaySeconds, unenforcedSessions, caughtUpSeconds, warnings }) => [
     `Redis ${kind} for ${awaySeconds} s at second ${beforeSeconds}: worst answer ${short(worstMs)} ms, ${failed} failed; ` +
       `caches untold of ${unenforcedSessions} sessions when the load ended, ${caughtUpSeconds === null ? 'NOT told in time' : `told ${short(caughtUpSeconds)} s later`}`,
     `  200s by second: ${bySecond.join(' ')}`,
+    ...Object.entries(warnings).map(([event, times]) => `  logged ${times} times: ${event}`),
   ])
 
 /** @param {Awaited<ReturnType<typeof import('./soak.mjs').soak>>} result */

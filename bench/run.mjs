@@ -56,8 +56,10 @@ const measureAll = async (/** @type {Stage} */ stage, /** @type {Options} */ opt
         connections: options.connections,
         seconds: options.seconds,
         warmUpSeconds: options.quick ? 1 : 3,
-        onCell: ({ variant, connections, perSecond, p50Ms, p99Ms, truth }) => {
+        settleSeconds: options.quick ? 0 : 1,
+        onCell: ({ variant, connections, perSecond, p50Ms, p99Ms, truth, warnings }) => {
           say(`${variant.padEnd(16)} ${String(connections).padStart(4)}  ${perSecond.toFixed(0).padStart(6)}/s  p50 ${p50Ms.toFixed(1)} ms  p99 ${p99Ms.toFixed(1)} ms`)
+          for (const [event, times] of Object.entries(warnings)) say(`  logged ${times} times: ${event}`)
           for (const problem of truth?.problems ?? []) say(`  UNTRUE: ${problem}`)
         },
       })))

@@ -9,8 +9,6 @@ export const ID_PREFIX = '3100000000'
 
 /** Rows of one INSERT: a few seconds each, so an interrupted run ends soon. */
 const ROWS_PER_STATEMENT = 100_000
-/** A block that is added later, when the first is used up. */
-const FURTHER_BLOCK = 500_000
 /** Organizations and users per session: as a large instance has them. */
 const ORGANIZATIONS = 200
 const SESSIONS_PER_USER = 2
@@ -59,6 +57,8 @@ export const idAt = (/** @type {Omit<Walk, 'position'>} */ { first, size, step }
  */
 export const createSessions = ({ sql, issuer, lifetimeSeconds = 86_400 }) => {
   let seeded = 0
+  /** What is added when the first block is used up: a third of it, so that little is left over and little is waited for. */
+  let further = 0
   /** @type {Walk} */
   let walk = { first: 0, size: 0, step: 1, position: 0 }
 
@@ -83,6 +83,7 @@ export const createSessions = ({ sql, issuer, lifetimeSeconds = 86_400 }) => {
     },
     /** The first block. Leaves the tables vacuumed, analyzed and on disk. */
     seed: async (/** @type {number} */ size) => {
+      further = Math.ceil(size / 3)
       await addBlock(size)
       // Pages are touched once after the seeding, so that the first variant does not pay for what all profit from.
       await sql.query(`UPDATE sessions SET metadata = '{"seen": true}' WHERE hashtext(id) % 20 = 0`)
@@ -91,7 +92,7 @@ export const createSessions = ({ sql, issuer, lifetimeSeconds = 86_400 }) => {
     },
     /** A walk with room for so many sessions; seeds another block where the last one is nearly used up. */
     walkFor: async (/** @type {number} */ sessions) => {
-      if (walk.size - walk.position < sessions) await addBlock(Math.max(FURTHER_BLOCK, sessions))
+      if (walk.size - walk.position < sessions) await addBlock(Math.max(further, sessions))
       return { ...walk }
     },
     /** Marks the walk's sessions up to this position as used. */

@@ -6,7 +6,7 @@
  * by design. Here sessions and tokens live half a minute: in a Redis that is flat, tombstones go as others come.
  */
 import { readRedisMemory } from './counters.mjs'
-import { loadOnce, startVariant } from './measure.mjs'
+import { loadOnce, startVariant, warmUp } from './measure.mjs'
 import { checkTruth } from './truth.mjs'
 import { openHandles, residentBytes } from './usage.mjs'
 
@@ -18,9 +18,9 @@ import { openHandles, residentBytes } from './usage.mjs'
 
 export const SOAK_LIFETIME_SECONDS = 30
 const CONNECTIONS = 64
-/** Long enough for a steady state, short enough for forty samples. */
-const SLICE_SECONDS = 15
-const SLICES = 40
+/** Twenty samples; between slices the load pauses for as long as the answers are checked. */
+const SLICE_SECONDS = 30
+const SLICES = 20
 /** What a garbage collector or an allocator may keep without leaking. */
 const TOLERATED_GROWTH = 0.1
 const TOLERATED_BYTES = 24 * 2 ** 20
@@ -58,7 +58,7 @@ const judge = (samples) => {
  */
 export const soak = async (stage, { name, say, slices = SLICES }) => {
   const running = await startVariant(stage, { name })
-  await loadOnce(stage, running, { connections: CONNECTIONS, seconds: 3 })
+  await warmUp(stage, running, { leastSeconds: 3 })
   const samples = []
   const problems = []
   for (let slice = 1; slice <= slices; slice += 1) {
