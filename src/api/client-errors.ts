@@ -16,7 +16,8 @@ const kinds: Readonly<Record<string, ErrorName>> = {
 export const answerClientError = (error: Error & { code?: string }, socket: Socket): void => {
   if (error.code === 'ECONNRESET' || socket.destroyed) return
   if (socket.writable) {
-    const told = new CurfewError(kinds[error.code ?? ''] ?? 'invalid_argument', error.code === undefined ? {} : sentence(error.code))
+    const kind = kinds[error.code ?? '']
+    const told = kind === undefined ? new CurfewError('invalid_argument', { says: 'Malformed HTTP request' }) : new CurfewError(kind)
     const body = JSON.stringify(told.body())
     socket.write([
       `HTTP/1.1 ${told.status} ${STATUS_CODES[told.status] ?? 'Error'}`,
@@ -30,5 +31,3 @@ export const answerClientError = (error: Error & { code?: string }, socket: Sock
   }
   socket.destroy(error)
 }
-
-const sentence = (code: string): { says?: string } => (code in kinds ? {} : { says: 'Malformed HTTP request' })

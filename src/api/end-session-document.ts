@@ -6,7 +6,7 @@ import { errorAnswers } from './documented-errors.ts'
 const details = z
   .object({
     sequence: z.string().describe('Number of the event that ended it, a 64-bit number as a string'),
-    changeDate: z.string().describe('When it was committed, RFC 3339 UTC with three fractional digits, by the database’s clock'),
+    changeDate: z.string().describe('When it was committed, by the database’s clock: RFC 3339 UTC, three fractional digits'),
     resourceOwner: z.string().describe('The organization of the session'),
   })
   .describe('The committed event; asking again gives the same')
@@ -35,13 +35,17 @@ export const endSessionDocument = (url: string): FastifySchema => ({
   tags: ['sessions'],
   summary: 'End one session',
   description:
-    'Answers only after the termination is committed. Repeat-safe: asking again gives the details of the first termination. '
-    + 'A session token decides alone; else the caller must be the user of the session or hold `session.delete` for its organization.',
+    'Answers only after the termination is committed. Repeat-safe: asking again gives the details of the first '
+    + 'termination. A session token decides alone; else the caller must be the user of the session or hold '
+    + '`session.delete` for its organization.',
   operationId: url.startsWith('/v2beta') ? 'deleteSessionBeta' : 'deleteSession',
   ...(url.startsWith('/v2beta') ? { deprecated: true } : {}),
   params: z.object({ sessionId: z.string().min(1).max(200) }),
   headers: z.object({
-    prefer: z.string().optional().describe('`wait=N`: hold the answer for up to N seconds (30 at most) until the receivers have answered'),
+    prefer: z
+      .string()
+      .optional()
+      .describe('`wait=N`: hold the answer for up to N seconds (30 at most) until the receivers have answered'),
   }),
   body: z
     .object({ sessionToken: z.string().nullable().optional() })
@@ -49,6 +53,7 @@ export const endSessionDocument = (url: string): FastifySchema => ({
     .meta({ description: 'Optional; with any content type or none', examples: [{ sessionToken: '…' }] }),
   response: {
     200: answer,
-    ...errorAnswers('session_token_invalid', 'permission_denied', 'session_not_found', 'body_too_large', 'not_committed_in_time'),
+    ...errorAnswers('session_token_invalid', 'permission_denied', 'session_not_found'),
+    ...errorAnswers('body_too_large', 'not_committed_in_time'),
   },
 })

@@ -50,14 +50,16 @@ export const registerOpenApi = async (app: FastifyInstance, options: { publicUrl
       const isPublic = described.security?.length === 0
       const common = isPublic ? errorAnswers('internal') : errorAnswers(...commonErrors)
       const response = { ...common, ...(described.response as object | undefined) }
-      return jsonSchemaTransform({ ...rest, route, schema: { ...described, response } } as Parameters<typeof jsonSchemaTransform>[0])
+      const whole = { ...rest, route, schema: { ...described, response } }
+      return jsonSchemaTransform(whole as Parameters<typeof jsonSchemaTransform>[0])
     },
     transformObject: (document) => {
       if (!('openapiObject' in document)) return document.swaggerObject
       const { openapiObject } = document
       // The plugin calls every body required; that of a DELETE never is.
       for (const path of Object.values(openapiObject.paths ?? {})) {
-        if (path?.delete?.requestBody !== undefined && 'content' in path.delete.requestBody) path.delete.requestBody.required = false
+        const body = path?.delete?.requestBody
+        if (body !== undefined && 'content' in body) body.required = false
       }
       return openapiObject
     },

@@ -15,10 +15,10 @@ const name = z.string().regex(/^[^\p{Cc}\p{Cs}]{1,200}$/u, 'must have 1 to 200 c
 export const receiverBody = z
   .strictObject({
     type: z.literal('backchannel_logout', 'must be "backchannel_logout"; "webhook" is not supported yet'),
-    url: z.string().min(1).max(2_048).describe('Where logout tokens are posted; https, unless the server allows its network'),
+    url: z.string().min(1).max(2_048).describe('Where logout tokens are posted'),
     issuer: z.string().max(500).optional().describe('Whose sessions; defaults to the caller’s issuer'),
     clientId: name.describe('The relying party, as the issuer knows it'),
-    resourceOwner: name.nullable().optional().describe('Only sessions of this organization; null: of all, which needs the instance'),
+    resourceOwner: name.nullable().optional().describe('Only its sessions; null: all, which needs the instance'),
     subject: z.enum(['sid', 'sub', 'both']).default('sid').describe('What a logout token names'),
     alg: z.enum(signingAlgorithms).default('RS256'),
     events: z.array(z.string()).max(0, 'are for webhooks').default([]),

@@ -28,7 +28,8 @@ const frameworkErrors: Readonly<Record<string, readonly [ErrorName, string?]>> =
 /** Classes of SQLSTATE that say "not now": connection, read-only, log-in, resources, operator, time-outs, conflicts. */
 const transientState = /^(08|25006|28|3D|53|57P|57014|55P03|40001|40P01)/
 
-const lostConnection = /Connection terminated|connection error|did not answer in time|Connection ended|ECONNRESET|P1001|P1017|P2024|P2028/i
+const lostConnection =
+  /Connection terminated|connection error|did not answer in time|Connection ended|ECONNRESET|P1001|P1017|P2024|P2028/i
 
 const isPostgresAway = (error: Error): boolean => {
   const state = sqlState(error)
@@ -44,13 +45,18 @@ export const publicError = (error: unknown): CurfewError => {
     const [issue] = error.validation
     const field = issue?.instancePath.slice(1).replaceAll('/', '.') ?? ''
     const problem = issue?.message ?? 'is not valid'
-    return new CurfewError('invalid_argument', { says: `${field === '' ? '' : `${field}: `}${problem}`.slice(0, MAX_SENTENCE) })
+    const sentence = field === '' ? problem : `${field}: ${problem}`
+    return new CurfewError('invalid_argument', { says: sentence.slice(0, MAX_SENTENCE) })
   }
   if (!(error instanceof Error)) return new CurfewError('internal', { cause: error })
   const { code, statusCode } = error as { code?: unknown; statusCode?: unknown }
   const known = typeof code === 'string' ? frameworkErrors[code] : undefined
-  if (known !== undefined) return new CurfewError(known[0], { ...(known[1] === undefined ? {} : { says: known[1] }), cause: error })
-  if (typeof statusCode === 'number' && statusCode >= 400 && statusCode < 500) return new CurfewError('invalid_argument', { cause: error })
+  if (known !== undefined) {
+    const [kind, says] = known
+    return new CurfewError(kind, says === undefined ? { cause: error } : { says, cause: error })
+  }
+  const isRefusal = typeof statusCode === 'number' && statusCode >= 400 && statusCode < 500
+  if (isRefusal) return new CurfewError('invalid_argument', { cause: error })
   return new CurfewError(isPostgresAway(error) ? 'unavailable' : 'internal', { cause: error })
 }
 

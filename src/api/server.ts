@@ -92,13 +92,13 @@ export const buildServer = (deps: ApiDeps): FastifyInstance => {
     }
   })
   app.decorateRequest('caller')
+  meterRoutes(app, metrics)
   app.addHook('onRequest', (request, reply, done) => {
     stampAnswer(request, reply)
     // The router would cut a fragment off, and a proxy before us may have judged the whole (RFC 9112 §3.2 has none).
-    if (request.raw.url?.includes('#') === true) done(new CurfewError('invalid_argument', { says: 'Path must not have a fragment' }))
-    else done()
+    const hasFragment = request.raw.url?.includes('#') === true
+    done(hasFragment ? new CurfewError('invalid_argument', { says: 'Path must not have a fragment' }) : undefined)
   })
-  meterRoutes(app, metrics)
   const allowedMethods = createAllowedMethods(app)
   app.setNotFoundHandler(() => {
     metrics.curfew_http_requests_total.inc({ route: 'none', method: '*', status: '404' })

@@ -49,7 +49,14 @@ export interface TestApi {
 
 /** Starts everything that a test of the API needs. `change` replaces single parts, to make them fail or wait. */
 export const startApi = async (
-  options: { change?: Partial<ApiDeps>; ask?: (terminated: ApiDeps['ask'], command: TerminateCommand) => Promise<TerminateAnswer>; callerPerSecond?: number; refusedPerMinute?: number; trustProxy?: string[]; onRoute?: onRouteHookHandler } = {},
+  options: {
+    change?: Partial<ApiDeps>
+    ask?: (terminate: ApiDeps['ask'], command: TerminateCommand) => Promise<TerminateAnswer>
+    callerPerSecond?: number
+    refusedPerMinute?: number
+    trustProxy?: string[]
+    onRoute?: onRouteHookHandler
+  } = {},
 ): Promise<TestApi> => {
   const [database, issuer, stranger] = await Promise.all([createDatabase(), startIssuer(), startIssuer()])
   const db = openDatabase({ url: database.url, name: 'test', max: 6 })

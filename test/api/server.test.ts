@@ -120,11 +120,10 @@ describe('bodies of JSON routes', () => {
 })
 
 describe('health', () => {
-  // The probe is remembered for a moment, so each state is waited for.
-  const becomes = (url: string) => expect.poll(async () => {
-    const answer = await api.app.inject({ url })
+  const readiness = async () => {
+    const answer = await api.app.inject({ url: '/readyz' })
     return [answer.statusCode, answer.json()]
-  })
+  }
 
   it('tells on /healthz that the process lives', async () => {
     const answer = await api.app.inject({ url: '/healthz' })
@@ -132,14 +131,15 @@ describe('health', () => {
   })
 
   it('is ready with the queue away, and not with Postgres away, unanswered or while it stops', async () => {
+    // The probe is remembered for a moment, so each state is waited for.
     state = { postgres: 'ok', queue: 'away', draining: false }
-    await becomes('/readyz').toEqual([200, { ready: true, ...state }])
+    await expect.poll(readiness).toEqual([200, { ready: true, ...state }])
     state = { postgres: 'away', queue: 'ok', draining: false }
-    await becomes('/readyz').toEqual([503, { ready: false, ...state }])
+    await expect.poll(readiness).toEqual([503, { ready: false, ...state }])
     state = { postgres: 'ok', queue: 'ok', draining: true }
-    await becomes('/readyz').toEqual([503, { ready: false, ...state }])
+    await expect.poll(readiness).toEqual([503, { ready: false, ...state }])
     state = 'throws'
-    await becomes('/readyz').toMatchObject([503, { ready: false, postgres: 'away' }])
+    await expect.poll(readiness).toMatchObject([503, { ready: false, postgres: 'away' }])
   })
 })
 

@@ -39,22 +39,22 @@ export const endSessionRoutes = async (app: FastifyInstance, deps: EndSessionDep
     done()
   })
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser('*', { parseAs: 'buffer', bodyLimit: BODY_LIMIT_BYTES }, (_request, bytes, done) => done(null, bytes))
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, bytes, done) => done(null, bytes))
 
-  const commit = (decision: EndDecision): Details | Promise<Details> =>
-    'details' in decision ? decision.details : ask(decision.command).then(detailsOf)
-
-  const decide = (request: EndRequest): Details | Promise<Details> => {
+  const decide = (request: EndRequest): EndDecision | Promise<EndDecision> => {
     const { sessionId } = request.params
     if (!isSessionId(sessionId)) throw new CurfewError('invalid_argument', { says: SESSION_ID_RULE })
     const token = request.body === undefined ? null : readSessionToken(request.body as Buffer)
-    const decision = authorizeEnd(request.caller, sessionId, token)
-    return decision instanceof Promise ? decision.then(commit) : commit(decision)
+    return authorizeEnd(request.caller, sessionId, token)
   }
+
+  const answer = (decision: EndDecision): string | Promise<string> =>
+    'details' in decision ? renderDetails(decision.details) : ask(decision.command).then(renderAnswer)
 
   /** Holds the answer as `Prefer: wait=N` asks, where there is room for one more. */
   const answerSettled = async (request: EndRequest, reply: FastifyReply, waitSeconds: number): Promise<string> => {
-    const details = await decide(request)
+    const decision = await decide(request)
+    const details = 'details' in decision ? decision.details : detailsOf(await ask(decision.command))
     const waiting = settledWaiters.wait(request.params.sessionId, waitSeconds * 1_000)
     if (waiting === null) return renderDetails(details)
     reply.raw.once('close', waiting.leave)
@@ -69,8 +69,8 @@ export const endSessionRoutes = async (app: FastifyInstance, deps: EndSessionDep
     const { prefer } = request.raw.headers
     const waitSeconds = prefer === undefined ? null : waitPreference(prefer)
     if (waitSeconds !== null) return answerSettled(request, reply, waitSeconds)
-    const details = decide(request)
-    return details instanceof Promise ? details.then(renderDetails) : renderDetails(details)
+    const decision = decide(request)
+    return decision instanceof Promise ? decision.then(answer) : answer(decision)
   }
 
   for (const url of ['/v2/sessions/:sessionId', '/v2beta/sessions/:sessionId']) {
@@ -110,6 +110,8 @@ const detailsField = ({ sequence, changeDate, resourceOwner }: Details): string 
   `{"details":{"sequence":"${sequence}","changeDate":"${changeDate}","resourceOwner":${JSON.stringify(resourceOwner)}}`
 
 const renderDetails = (details: Details): string => `${detailsField(details)}}`
+
+const renderAnswer = (answer: TerminateAnswer): string => renderDetails(detailsOf(answer))
 
 const renderSettled = (details: Details, deliveries: DeliveryCounts): string =>
   `${detailsField(details)},"deliveries":${JSON.stringify(deliveries)}}`

@@ -51,8 +51,14 @@ export const healthRoutes = async (app: FastifyInstance, { ready }: HealthDeps):
       description: 'With the queue away it still can: sessions end and are answered, receivers are told later.',
       security: [],
       response: {
-        200: readinessShape.meta({ description: 'Ready', examples: [{ ready: true, postgres: 'ok', queue: 'away', draining: false }] }),
-        503: readinessShape.meta({ description: 'Not ready', examples: [{ ready: false, postgres: 'away', queue: 'ok', draining: false }] }),
+        200: readinessShape.meta({
+          description: 'Ready',
+          examples: [{ ready: true, postgres: 'ok', queue: 'away', draining: false }],
+        }),
+        503: readinessShape.meta({
+          description: 'Not ready',
+          examples: [{ ready: false, postgres: 'away', queue: 'ok', draining: false }],
+        }),
       },
     },
     handler: async (_request, reply) => {

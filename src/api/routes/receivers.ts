@@ -19,7 +19,9 @@ import { pageTokenOf, readPageToken } from '../page-token.ts'
 import { deliveryAnswer, receiverAnswer, receiverBody, receiverId, renderDelivery, renderReceiver } from '../receiver-schemas.ts'
 
 export interface ReceiverRoutesDeps {
-  readonly putReceiver: (asked: Within & { id: string; settings: ReceiverSettings }) => Promise<{ receiver: Receiver; created: boolean }>
+  readonly putReceiver: (
+    asked: Within & { id: string; settings: ReceiverSettings },
+  ) => Promise<{ receiver: Receiver; created: boolean }>
   readonly getReceiver: (asked: Within & { id: string }) => Promise<Receiver>
   readonly listReceivers: (asked: Within & { after: string | null; limit: number }) => Promise<readonly Receiver[]>
   readonly deleteReceiver: (asked: Within & { id: string }) => Promise<void>
