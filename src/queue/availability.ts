@@ -1,7 +1,7 @@
 /**
  * Whether this process uses the queue at present, or commits by itself.
  *
- *             5 good beats, probe added               the probe came back
+ *             10 good beats, probe added              the probe came back
  *   away ────────────────────────────────▶ probing ──────────────────────▶ available
  *    ▲                                        │                                │
  *    ├── heartbeat late · could not be added ─┤                                │
@@ -30,7 +30,7 @@ export interface Availability {
 }
 
 /** Half a second of a Redis that answers: one that is starting or swapping does not flap. */
-const GOOD_BEATS = 5
+const GOOD_BEATS = 10
 const PROBE_WITHIN_MS = 2_000
 /** Probes in a row that could not be added before the producer's connections are thought broken. */
 const RENEW_AFTER = 4

@@ -6,9 +6,10 @@
  *
  * A wake-up is best effort (upkeep finds what it misses) and collapses with those that came before it: while one of the
  * same id waits, another is not added; while one runs, one more is kept and runs after it (BullMQ's deduplication with
- * `keepLastIfActive`), so that whatever was written before the wake-up is looked at after it. Nor does a process ever
- * have more than one addition of an id under way.
+ * `keepLastIfActive`), so that whatever was written before the wake-up is looked at after it. A process adds the first
+ * at once and those that follow within 25 ms as one: under a flood every commit wakes the router.
  */
+import { setTimeout as pause } from 'node:timers/promises'
 import type { TerminateCommand } from '../model.ts'
 import type { Log } from '../telemetry.ts'
 import type { LaneQueue, Open, QueueBackend } from './backend.ts'
@@ -25,6 +26,7 @@ const ADD_WITHIN_MS = { redis: 500, postgres: 1_000 } as const
 const STOP_WITHIN_MS = 1_000
 /** Ids whose wake-up is being added at once: more than receivers, by far. Beyond it, upkeep. */
 const WAKES_UNDER_WAY = 10_000
+const WAKE_EVERY_MS = 25
 
 export interface LaneDepth {
   readonly lane: LaneName
@@ -64,7 +66,10 @@ export const createProducer = (deps: { backend: QueueBackend; secrets: QueueSecr
     route: backend.openQueue('route'),
     deliver: backend.openQueue('deliver'),
   })
-  const queueOf = (lane: LaneName): LaneQueue => (queues ??= openAll())[lane].it
+  const queueOf = (lane: LaneName): LaneQueue => {
+    if (queues === null) throw new Error('the producer is not running')
+    return queues[lane].it
+  }
 
   const closeAll = async (old: Queues) => {
     const all = laneNames.map((lane) => old[lane])
@@ -80,7 +85,8 @@ export const createProducer = (deps: { backend: QueueBackend; secrets: QueueSecr
         state.again = false
         const added = queueOf(lane).add('wake', wakePayload(id), { deduplication: { id: key, keepLastIfActive: true } })
         await within(added, addWithinMs, 'adding a wake-up')
-      } while (state.again)
+        await pause(WAKE_EVERY_MS)
+      } while (state.again && queues !== null)
     } catch (error) {
       seldom.warn({ event: 'queue.wake_lost', lane, err: error }, 'a wake-up was not added; upkeep will find the work')
     } finally {
@@ -100,9 +106,11 @@ export const createProducer = (deps: { backend: QueueBackend; secrets: QueueSecr
       await within(added, addWithinMs, 'adding a batch')
     },
     removeBatch: async (jobId) => {
-      await within(queueOf('interactive').remove(jobId), addWithinMs, 'removing a batch').catch((error: unknown) =>
-        seldom.warn({ event: 'queue.remove_failed', err: error }, 'a batch could not be taken back; it will change nothing'),
-      )
+      try {
+        await within(queueOf('interactive').remove(jobId), addWithinMs, 'removing a batch')
+      } catch (error) {
+        seldom.warn({ event: 'queue.remove_failed', err: error }, 'a batch could not be taken back; it will change nothing')
+      }
     },
     wake: (lane, id) => {
       const key = wakeKey(lane, id)
@@ -110,15 +118,16 @@ export const createProducer = (deps: { backend: QueueBackend; secrets: QueueSecr
       if (underWay !== undefined) underWay.again = true
       else if (wakesUnderWay.size < WAKES_UNDER_WAY) void addWake(lane, id, key)
     },
-    depth: () => within(Promise.all(laneNames.map(depthOf)), 2_000, 'measuring the lanes'),
+    depth: async () => within(Promise.all(laneNames.map(depthOf)), 2_000, 'measuring the lanes'),
     restore: async () => {
       const written = laneNames.map((lane) => queueOf(lane).getBackend().setQueueMeta({ 'opts.maxLenEvents': EVENTS_KEPT }))
       await within(Promise.all(written), addWithinMs, 'restoring the lanes')
     },
     renew: () => {
+      if (queues === null) return
       const old = queues
       queues = openAll()
-      if (old !== null) void closeAll(old)
+      void closeAll(old)
     },
     start: async () => {
       queues ??= openAll()

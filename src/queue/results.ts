@@ -90,6 +90,7 @@ export const createResults = (deps: {
   }
 
   const close = async ({ it, cut }: Open<LaneEvents>) => {
+    // However that went, nothing of it is open after the cut.
     await within(it.close(), STOP_WITHIN_MS, 'closing the results').catch(() => undefined)
     cut()
   }

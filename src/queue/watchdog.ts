@@ -26,7 +26,10 @@ export interface Watchdog {
 export const createWatchdog = (deps: {
   workers: () => readonly { lane: LaneName; worker: LaneWorker }[]
   onStuck: (lane: LaneName) => void
+  lookEveryMs?: number
+  idleMs?: number
 }): Watchdog => {
+  const { workers, onStuck, lookEveryMs = LOOK_EVERY_MS, idleMs = IDLE_MS } = deps
   const activities = new Map<LaneName, Activity>()
   let timer: NodeJS.Timeout | undefined
 
@@ -38,7 +41,7 @@ export const createWatchdog = (deps: {
 
   const look = async (lane: LaneName, worker: LaneWorker) => {
     const activity = activityOf(lane)
-    if (activity.running > 0 || performance.now() - activity.lastMs < IDLE_MS) {
+    if (activity.running > 0 || performance.now() - activity.lastMs < idleMs) {
       activity.suspicions = 0
       return
     }
@@ -48,7 +51,7 @@ export const createWatchdog = (deps: {
     if (activity.suspicions < 2) return
     activity.suspicions = 0
     activity.lastMs = performance.now()
-    deps.onStuck(lane)
+    onStuck(lane)
   }
 
   return {
@@ -64,8 +67,8 @@ export const createWatchdog = (deps: {
     },
     start: () => {
       timer ??= setInterval(() => {
-        for (const { lane, worker } of deps.workers()) void look(lane, worker)
-      }, LOOK_EVERY_MS)
+        for (const { lane, worker } of workers()) void look(lane, worker)
+      }, lookEveryMs)
     },
     stop: () => {
       clearInterval(timer)

@@ -107,7 +107,8 @@ export const assertRedisUsable = async (url: string): Promise<void> => {
     const policy = field('maxmemory_policy') ?? 'unknown'
     if (policy !== 'noeviction') {
       throw new RedisUnusableError(
-        `The Redis at REDIS_URL has maxmemory-policy ${policy}, so it may drop jobs and tombstones; it must be noeviction. An evicting Redis can be CACHE_REDIS_URL.`,
+        `The Redis at REDIS_URL has maxmemory-policy ${policy}, so it may drop jobs and tombstones; it must be noeviction. ` +
+          'An evicting Redis can be CACHE_REDIS_URL.',
       )
     }
   } catch (error) {
