@@ -17,8 +17,8 @@ const usage = `npm run bench -- [options]
   --backend <which>       redis, postgres or both (default both): where the product's queue is
   --variants <list>       only these: ${variantNames.join(', ')}
   --connections <list>    default 1,64,512
-  --repetitions <n>       default 5 (quick 1)
-  --seconds <n>           of each measurement, default 5 (quick 2)
+  --repetitions <n>       default 5 (quick 1, soak 20)
+  --seconds <n>           of each measurement, default 5 (quick 2, soak 30)
   --sessions <n>          live sessions at the start, default 1500000 (quick 300000)
   --no-faults             leave out freezing and killing Redis
   --save                  keep the result as results/summary.*
@@ -76,8 +76,8 @@ export const readOptions = (parameters) => {
     backend,
     variants: chosen.filter((name) => name !== leftOut),
     connections: listOf(given.connections).map((text) => wholeNumber('connections', text)),
-    repetitions: wholeNumber('repetitions', given.repetitions ?? (quick ? '1' : '5')),
-    seconds: wholeNumber('seconds', given.seconds ?? (quick ? '2' : '5')),
+    repetitions: wholeNumber('repetitions', given.repetitions ?? (given.soak ? '20' : quick ? '1' : '5')),
+    seconds: wholeNumber('seconds', given.seconds ?? (given.soak ? '30' : quick ? '2' : '5')),
     sessions: wholeNumber('sessions', given.sessions ?? (quick ? '300000' : '1500000')),
     faults: given.faults && backend !== 'postgres',
     save: given.save,

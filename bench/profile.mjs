@@ -4,8 +4,8 @@
  */
 import { mkdirSync, readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { clean, loadOnce, startVariant } from './measure.mjs'
 import { readPostgresCounters, resetPostgresCounters } from './counters.mjs'
+import { clean, loadOnce, startVariant, warmUp } from './measure.mjs'
 
 /** @typedef {import('./stage.mjs').Stage} Stage */
 
@@ -22,20 +22,30 @@ const placeOf = (/** @type {string} */ url, /** @type {string} */ functionName) 
   return functionName
 }
 
-/** @param {string} file */
-const sumUp = (file) => {
-  /** @type {{ nodes: { id: number, callFrame: { functionName: string, url: string, lineNumber: number } }[], samples: number[], timeDeltas: number[] }} */
-  const { nodes, samples, timeDeltas } = JSON.parse(readFileSync(file, 'utf8'))
+/** V8 stamps its samples with the same clock. */
+const nowMicros = () => Number(process.hrtime.bigint() / 1_000n)
+
+/**
+ * Sums up what was sampled between two times: the load alone, without start and stop.
+ *
+ * @param {string} file
+ * @param {{ fromMicros: number, toMicros: number }} window
+ */
+const sumUp = (file, { fromMicros, toMicros }) => {
+  /** @type {{ startTime: number, nodes: { id: number, callFrame: { functionName: string, url: string, lineNumber: number } }[], samples: number[], timeDeltas: number[] }} */
+  const { startTime, nodes, samples, timeDeltas } = JSON.parse(readFileSync(file, 'utf8'))
   const byId = new Map(nodes.map(({ id, callFrame }) => [id, callFrame]))
   /** @type {Map<string, number>} */
   const functions = new Map()
   /** @type {Map<string, number>} */
   const places = new Map()
   let busy = 0
-  samples.forEach((id, at) => {
+  let at = startTime
+  samples.forEach((id, index) => {
+    const micros = timeDeltas[index] ?? 0
+    at += micros
     const frame = byId.get(id)
-    if (frame === undefined || frame.functionName === '(idle)') return
-    const micros = timeDeltas[at] ?? 0
+    if (frame === undefined || frame.functionName === '(idle)' || at < fromMicros || at > toMicros) return
     const place = placeOf(frame.url, frame.functionName)
     const name = `${frame.functionName || '(anonymous)'} ${frame.url === '' ? '' : `${place} ${frame.url.split('/').at(-1)}:${frame.lineNumber + 1}`}`.trim()
     busy += micros
@@ -44,7 +54,7 @@ const sumUp = (file) => {
   })
   const most = (/** @type {Map<string, number>} */ map, /** @type {number} */ count) =>
     [...map].sort(([, a], [, b]) => b - a).slice(0, count).map(([name, micros]) => ({ name, share: micros / busy }))
-  return { busySeconds: busy / 1e6, places: most(places, 16), functions: most(functions, 25) }
+  return { busySeconds: busy / 1e6, ofSeconds: (toMicros - fromMicros) / 1e6, places: most(places, 16), functions: most(functions, 25) }
 }
 
 /**
@@ -56,12 +66,15 @@ export const profile = async (stage, { name, connections, seconds, folder }) => 
   mkdirSync(kept, { recursive: true })
   const nodeOptions = ['--cpu-prof', `--cpu-prof-interval=${SAMPLE_EVERY_MICROS}`, `--cpu-prof-dir=${kept}`, '--cpu-prof-name={role}.cpuprofile']
   const running = await startVariant(stage, { name, nodeOptions })
+  await warmUp(stage, running, { leastSeconds: 3 })
   await resetPostgresCounters(stage.postgres.sql)
+  const fromMicros = nowMicros()
   const { loaded } = await loadOnce(stage, running, { connections, seconds })
+  const toMicros = nowMicros()
   const counted = await readPostgresCounters(stage.postgres.sql)
   await running.stop()
   await clean(stage)
   const processes = readdirSync(kept).filter((file) => file.endsWith('.cpuprofile'))
-    .map((file) => ({ role: file.replace('.cpuprofile', ''), ...sumUp(join(kept, file)) }))
+    .map((file) => ({ role: file.replace('.cpuprofile', ''), ...sumUp(join(kept, file), { fromMicros, toMicros }) }))
   return { name, connections, seconds, perSecond: loaded.perSecond, answered: loaded.answered, topStatements: counted.top, processes }
 }

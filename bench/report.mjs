@@ -102,8 +102,8 @@ export const renderProfile = ({ name, connections, perSecond, processes, topStat
   const percent = (/** @type {number} */ share) => `${(share * 100).toFixed(1)} %`
   return [
     `${name} at ${connections} connections: ${short(perSecond)}/s while profiled`,
-    ...processes.flatMap(({ role, busySeconds, places, functions }) => [
-      '', `${role}: ${busySeconds.toFixed(1)} s busy`,
+    ...processes.flatMap(({ role, busySeconds, ofSeconds, places, functions }) => [
+      '', `${role}: busy for ${busySeconds.toFixed(1)} of ${ofSeconds.toFixed(1)} s`,
       ...places.map(({ name: place, share }) => `  ${percent(share).padStart(7)}  ${place}`),
       '  by function',
       ...functions.map(({ name: text, share }) => `  ${percent(share).padStart(7)}  ${text}`),

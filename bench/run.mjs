@@ -130,7 +130,7 @@ const soakAll = async (/** @type {Options} */ options) => {
   const settings = { MAX_TOKEN_LIFETIME: String(SOAK_LIFETIME_SECONDS) }
   const { result, surroundings } = await withStage({ limitMs: 1_800_000, say, sessions: options.sessions, lifetimeSeconds: SOAK_LIFETIME_SECONDS, settings }, async (stage) => {
     const before = await readSurroundings(stage)
-    return { result: await soak(stage, { name: productOf(options), say }), surroundings: before }
+    return { result: await soak(stage, { name: productOf(options), say, slices: options.repetitions, sliceSeconds: options.seconds }), surroundings: before }
   })
   tell(['', `${result.name}, ${result.connections} connections for ${result.seconds} s, commit ${surroundings.commit.slice(0, 10)}`, ...renderSoak(result)])
   writeResult({ ...options, save: false }, { result: {}, full: { date: new Date().toISOString(), ...surroundings, ...result } })

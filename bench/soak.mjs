@@ -18,9 +18,6 @@ import { openHandles, residentBytes } from './usage.mjs'
 
 export const SOAK_LIFETIME_SECONDS = 30
 const CONNECTIONS = 64
-/** Twenty samples; between slices the load pauses for as long as the answers are checked. */
-const SLICE_SECONDS = 30
-const SLICES = 20
 /** What a garbage collector or an allocator may keep without leaking. */
 const TOLERATED_GROWTH = 0.1
 const TOLERATED_BYTES = 24 * 2 ** 20
@@ -42,7 +39,7 @@ const median = (/** @type {number[]} */ values) => values.toSorted((a, b) => a -
 
 /** @param {(Sample & { perSecond: number })[]} samples */
 const judge = (samples) => {
-  const quarter = Math.floor(samples.length / 4)
+  const quarter = Math.max(1, Math.floor(samples.length / 4))
   const parts = /** @type {const} */ (['apiBytes', 'workerBytes', 'redisBytes', 'queueBytes', 'apiHandles', 'workerHandles'])
   return parts.map((part) => {
     const early = median(samples.slice(quarter, 2 * quarter).map((sample) => sample[part]))
@@ -54,22 +51,23 @@ const judge = (samples) => {
 
 /**
  * @param {Stage} stage
- * @param {{ name: VariantName, say: (line: string) => void, slices?: number }} options
+ * @param {{ name: VariantName, say: (line: string) => void, slices: number, sliceSeconds: number }} options  Between slices the load pauses
+ *   while the answers are checked.
  */
-export const soak = async (stage, { name, say, slices = SLICES }) => {
+export const soak = async (stage, { name, say, slices, sliceSeconds }) => {
   const running = await startVariant(stage, { name })
   await warmUp(stage, running, { leastSeconds: 3 })
   const samples = []
   const problems = []
   for (let slice = 1; slice <= slices; slice += 1) {
-    const { walk, loaded } = await loadOnce(stage, running, { connections: CONNECTIONS, seconds: SLICE_SECONDS })
+    const { walk, loaded } = await loadOnce(stage, running, { connections: CONNECTIONS, seconds: sliceSeconds })
     const sample = { perSecond: loaded.perSecond, p99Ms: loaded.p99Ms, ...(await takeSample(stage, running.pids)) }
     samples.push(sample)
     const mega = (/** @type {number} */ bytes) => `${(bytes / 2 ** 20).toFixed(0)} MB`
-    say(`${String(slice * SLICE_SECONDS).padStart(4)} s  ${sample.perSecond.toFixed(0)}/s  p99 ${sample.p99Ms.toFixed(1)} ms  api ${mega(sample.apiBytes)}  worker ${mega(sample.workerBytes)}  ` +
+    say(`${String(slice * sliceSeconds).padStart(4)} s  ${sample.perSecond.toFixed(0)}/s  p99 ${sample.p99Ms.toFixed(1)} ms  api ${mega(sample.apiBytes)}  worker ${mega(sample.workerBytes)}  ` +
       `redis ${mega(sample.redisBytes)} (queue ${mega(sample.queueBytes)})  handles ${sample.apiHandles} + ${sample.workerHandles}`)
     problems.push(...(await checkTruth(stage, running, { walk, loaded })).problems)
   }
   await running.stop()
-  return { name, connections: CONNECTIONS, seconds: slices * SLICE_SECONDS, samples, judged: judge(samples), problems }
+  return { name, connections: CONNECTIONS, seconds: slices * sliceSeconds, samples, judged: judge(samples), problems }
 }
