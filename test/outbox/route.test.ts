@@ -140,13 +140,13 @@ describe('routing commits', () => {
     await ground.put('huge', { url, clientId: 'huge' })
     await ground.sql.query(`
       WITH s AS (INSERT INTO sessions (id, issuer, user_id, resource_owner, sequence, registration_hash, creator_issuer, creator_subject, born, created_at, change_date, expires_at, state, terminated_at)
-        SELECT 'huge-' || g, $1, 'u', 'o1', 2, 'h', 'i', 's', now(), now(), now(), now() + interval '1 h', 'terminated', now() FROM generate_series(1, 12000) g RETURNING id),
+        SELECT 'huge-' || g, $1, 'u', 'o1', 2, 'h', 'i', 's', now(), now(), now(), now() + interval '1 h', 'terminated', now() FROM generate_series(1, 6000) g RETURNING id),
       p AS (INSERT INTO session_clients SELECT id, 'huge', id, 'u' FROM s),
-      c AS (INSERT INTO commits (sessions) VALUES (12000) RETURNING id)
+      c AS (INSERT INTO commits (sessions) VALUES (6000) RETURNING id)
       INSERT INTO session_events (session_id, sequence, type, actor_issuer, actor_subject, commit_id, resource_owner, created_at)
       SELECT s.id, 2, 'session.terminated', 'i', 'a', c.id, 'o1', now() FROM s, c`, [ISSUER])
     await routeAll()
-    expect(await ground.states('huge')).toEqual({ pending: 12_000 })
+    expect(await ground.states('huge')).toEqual({ pending: 6_000 })
   })
 
   it('plans again where a receiver is deleted while its deliveries are being planned', async () => {
