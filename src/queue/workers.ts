@@ -99,7 +99,16 @@ export const createWorkers = (deps: {
     const current = backend.openWorker(lane, processorOf(lane))
     open.set(lane, current)
     const again = (error: unknown) => replace(lane, current, error)
-    current.it.run().then(again, again)
+    begin(current.it).then(again, again)
+  }
+
+  /**
+   * BullMQ remembers a first connection to Postgres that failed, and its worker then asks again and again without ever
+   * leaving the event loop. So one begins only when its connections stand, and is replaced where they do not.
+   */
+  const begin = async (worker: LaneWorker): Promise<void> => {
+    if (backend.kind === 'postgres') await worker.waitUntilReady()
+    await worker.run()
   }
 
   /** A worker that ended or got stuck is thrown away and another takes its place. */
