@@ -15,7 +15,7 @@ export interface DemoSecrets {
   readonly keyEncryptionKey: string
   /** The relying party's secret at the demo issuer. */
   readonly clientSecret: string
-  /** The demo issuer's private signing key (RS256). */
+  /** The demo issuer's private signing key (RS256), without a name. */
   readonly issuerKey: JWK
 }
 
@@ -28,7 +28,7 @@ export const readDemoSecrets = async (file: string): Promise<DemoSecrets> => {
     queueSecret: randomBytes(32).toString('base64'),
     keyEncryptionKey: randomBytes(32).toString('base64'),
     clientSecret: randomBytes(24).toString('base64url'),
-    issuerKey: { ...(await exportJWK(privateKey)), alg: 'RS256', use: 'sig', kid: `demo-${randomBytes(6).toString('hex')}` },
+    issuerKey: { ...(await exportJWK(privateKey)), alg: 'RS256', use: 'sig' },
   }
   mkdirSync(dirname(file), { recursive: true, mode: 0o700 })
   // Whole or not at all: half a file would lock the demo out of its own database.

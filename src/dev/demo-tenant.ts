@@ -56,9 +56,9 @@ export const createDemoTenant = (options: DemoTenantOptions) => {
     /** The receiver, and one session for each of the other users. */
     seed: async (): Promise<void> => {
       const receiver = { type: 'backchannel_logout', url: options.logoutUrl, issuer, clientId: demoClientId }
-      await put(`/v1/receivers/${demoClientId}`, receiver, [200, 201])
-      // The issuer's port is part of the id: a session's issuer never changes.
-      const port = new URL(issuer).port
+      // The issuer's port is part of the ids: on another port it is another issuer, with things of its own.
+      const { port } = new URL(issuer)
+      await put(`/v1/receivers/${demoClientId}-${port}`, receiver, [200, 201])
       await Promise.all(others.map((user) =>
         // 409: ended or expired since an earlier start.
         putSession({ sessionId: `demo-${port}-${user.id}`, user, clientId: demoClientId }, [200, 201, 409]),

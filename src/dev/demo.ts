@@ -3,6 +3,7 @@
  * still starting stops what has been started, and nothing more is.
  */
 import { join } from 'node:path'
+import type { JWK } from 'jose'
 import { createSigner } from '../channels/signing.ts'
 import { readConfig } from '../config.ts'
 import { createKeyring } from '../keys.ts'
@@ -52,13 +53,15 @@ export const createDemo = (options: DemoOptions) => {
     const databaseUrl = await startPostgres(secrets)
     const [api, issuerUrl, shop] = [ports.api, ports.issuer, ports.relyingParty].map((port) => `http://${inUrl(host)}:${port}`) as [string, string, string]
     const config = readConfig(settingsOf({ options, secrets, databaseUrl, api, issuer: issuerUrl }))
-    await importIssuerKey({ databaseUrl, issuer: issuerUrl, secrets })
+    // Another port is another issuer, and a key's name belongs to one.
+    const issuerKey = { ...secrets.issuerKey, kid: `demo-${ports.issuer}` }
+    await importIssuerKey({ databaseUrl, issuer: issuerUrl, key: issuerKey, encryptionKey: config.keys.encryptionKey })
 
     const service = await createService(config)
     const client = { id: demoClientId, secret: secrets.clientSecret }
     let signedIn = ''
     const issuer = await createDemoIssuer({
-      host, port: ports.issuer, url: issuerUrl, audience: api, key: secrets.issuerKey, users: demoUsers,
+      host, port: ports.issuer, url: issuerUrl, audience: api, key: issuerKey, users: demoUsers,
       client: { ...client, redirectUri: `${shop}/callback` },
       register: async (login) => {
         await tenant.register(login)
@@ -143,11 +146,11 @@ const settingsOf = (given: {
 }
 
 /** Logout tokens are the issuer's word: Curfew signs them with the key that the issuer publishes. */
-const importIssuerKey = async (given: { databaseUrl: string; issuer: string; secrets: DemoSecrets }): Promise<void> => {
+const importIssuerKey = async (given: { databaseUrl: string; issuer: string; key: JWK; encryptionKey: Uint8Array }): Promise<void> => {
   const db = openDatabase({ url: given.databaseUrl, name: 'start', max: 1 })
-  const keyring = createKeyring({ encryptionKey: Buffer.from(given.secrets.keyEncryptionKey, 'base64'), encryptionKeyPrevious: null })
+  const keyring = createKeyring({ encryptionKey: given.encryptionKey, encryptionKeyPrevious: null })
   try {
-    await createSigner({ db, keyring }).importKey(given.issuer, given.secrets.issuerKey)
+    await createSigner({ db, keyring }).importKey(given.issuer, given.key)
   } finally {
     await db.$disconnect()
   }
