@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { ID_PREFIX, idAt } from './sessions.mjs'
+import { idAt } from './sessions.mjs'
 
 /**
  * @typedef {import('./stage.mjs').Stage} Stage
@@ -18,22 +18,20 @@ const SETTLE_MS = 5_000
 const AGAIN = 10
 
 const COUNT = `
-WITH asked AS MATERIALIZED (SELECT $1 || lpad(($2::bigint + (p * $3::bigint) % $4::bigint)::text, 8, '0') AS id FROM generate_series($5::bigint, $6::bigint - 1) p)
-SELECT (SELECT count(*) FROM asked a JOIN sessions s ON s.id = a.id WHERE s.state = 'terminated')::int AS terminated,
-  count(*)::int AS events, count(DISTINCT e.session_id)::int AS distinct
-FROM asked a JOIN session_events e ON e.session_id = a.id WHERE e.type = 'session.terminated'`
+SELECT (SELECT count(*) FROM sessions WHERE id = ANY($1) AND state = 'terminated')::int AS terminated, count(*)::int AS events, count(DISTINCT session_id)::int AS distinct
+FROM session_events WHERE session_id = ANY($1) AND type = 'session.terminated'`
 
-const countOf = async (/** @type {Stage} */ stage, /** @type {Walk} */ { first, size, step, position }, /** @type {number} */ end) => {
-  const { rows: [counted] } = await stage.postgres.sql.query(COUNT, [ID_PREFIX, first, step, size, position, end])
+const countOf = async (/** @type {Stage} */ stage, /** @type {string[]} */ ids) => {
+  const { rows: [counted] } = await stage.postgres.sql.query(COUNT, [ids])
   return /** @type {{ terminated: number, events: number, distinct: number }} */ (counted)
 }
 
 /** Counts when nothing is being committed any more. */
-const settledCount = async (/** @type {Stage} */ stage, /** @type {Walk} */ walk, /** @type {number} */ end) => {
-  let last = await countOf(stage, walk, end)
+const settledCount = async (/** @type {Stage} */ stage, /** @type {string[]} */ ids) => {
+  let last = await countOf(stage, ids)
   for (const until = performance.now() + SETTLE_MS; performance.now() < until; ) {
     await sleep(50)
-    const next = await countOf(stage, walk, end)
+    const next = await countOf(stage, ids)
     if (next.terminated === last.terminated && next.events === last.events) break
     last = next
   }
@@ -61,8 +59,9 @@ const wrongAgain = async (/** @type {Stage} */ stage, /** @type {string} */ url,
  * @param {{ walk: Walk, loaded: Answered }} asked
  */
 export const checkTruth = async (stage, { url }, { walk, loaded }) => {
-  const { terminated, events, distinct } = await settledCount(stage, walk, loaded.nextPosition)
   const asked = loaded.nextPosition - walk.position
+  const ids = Array.from({ length: asked }, (_, at) => idAt(walk, walk.position + at))
+  const { terminated, events, distinct } = await settledCount(stage, ids)
   const problems = [
     ...(terminated < loaded.ok ? [`${loaded.ok} answers said 200, but only ${terminated} sessions are terminated`] : []),
     ...(events !== terminated || distinct !== events ? [`${terminated} terminated sessions have ${events} events of ${distinct} sessions`] : []),
