@@ -1,0 +1,148 @@
+/** The commands as an operator runs them: the built entry, its words and its exit codes. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { exportJWK, exportPKCS8, generateKeyPair } from 'jose'
+import pg from 'pg'
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
+import { settingsFor } from './harness/processes.ts'
+import { createDatabase } from './harness/postgres.ts'
+import type { TestDatabase } from './harness/postgres.ts'
+import { redisMissing, startRedis } from './harness/redis.ts'
+
+const cli = fileURLToPath(new URL('../dist/cli.js', import.meta.url))
+const issuer = 'https://issuer.example'
+
+const curfew = async (parameters: readonly string[], settings: Record<string, string | undefined> = {}) => {
+  const child = spawn(process.execPath, [cli, ...parameters], { env: { PATH: process.env['PATH'], ...settings } })
+  let [out, err] = ['', '']
+  child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString('utf8')))
+  child.stderr.on('data', (chunk: Buffer) => (err += chunk.toString('utf8')))
+  const [code] = (await once(child, 'close')) as [number]
+  return { code, out, err }
+}
+
+let database: TestDatabase
+let folder: string
+let settings: Record<string, string>
+
+beforeAll(async () => {
+  database = await createDatabase()
+  folder = await mkdtemp(join(tmpdir(), 'curfew-test-cli-'))
+  settings = settingsFor({ databaseUrl: database.url, redisUrl: null, issuers: [{ issuer, audience: 'curfew', instance: true }] })
+})
+afterAll(async () => {
+  await database.drop()
+  await rm(folder, { recursive: true, force: true })
+})
+
+/** A database without tables, dropped after use. */
+const withEmptyDatabase = async (use: (url: string) => Promise<void>): Promise<void> => {
+  const server = inject('postgresUrl')
+  const name = `curfew_empty_${process.pid}`
+  const admin = new pg.Client({ connectionString: `${server}/postgres` })
+  await admin.connect()
+  await admin.query(`CREATE DATABASE ${name}`)
+  try {
+    await use(`${server}/${name}`)
+  } finally {
+    await admin.query(`DROP DATABASE ${name} WITH (FORCE)`)
+    await admin.end()
+  }
+}
+
+describe('curfew', () => {
+  it('tells its version, and that a command is unknown', async () => {
+    expect(await curfew(['--version'])).toEqual({ code: 0, out: expect.stringMatching(/^\d+\.\d+\.\d+\n$/), err: '' })
+    expect(await curfew(['revoke'])).toMatchObject({ code: 2, err: expect.stringContaining('unknown command') })
+  })
+})
+
+describe('curfew migrate', () => {
+  it('brings an empty database up to date, and finds nothing to do the second time', async () => {
+    await withEmptyDatabase(async (url) => {
+      expect(await curfew(['migrate'], { DATABASE_URL: url })).toMatchObject({ code: 0, out: expect.stringContaining('applied ') })
+      expect(await curfew(['migrate'], { DATABASE_URL: url })).toEqual({ code: 0, out: 'Up to date.\n', err: '' })
+    })
+  })
+
+  it('says what is missing, and that Postgres cannot be reached', async () => {
+    expect(await curfew(['migrate'])).toMatchObject({ code: 2, err: expect.stringMatching(/^DATABASE_URL is missing/) })
+    const unreachable = await curfew(['migrate'], { DATABASE_URL: 'postgresql://u:hidden-word@127.0.0.1:1/x' })
+    expect(unreachable).toEqual({ code: 1, out: '', err: 'Postgres cannot be reached; is DATABASE_URL right?\n' })
+  })
+})
+
+describe('curfew serve', () => {
+  it('refuses wrong settings with one line for each, and never shows a value', async () => {
+    const refused = await curfew(['serve'], { ...settings, QUEUE_SECRET: 'hidden-word', PORT: 'hidden-word', ISSUERS: '' })
+    expect(refused.code).toBe(2)
+    expect(refused.err.trim().split('\n').map((line) => line.split(' ')[0])).toEqual(['PORT', 'ISSUERS', 'QUEUE_SECRET'])
+    expect(refused.err).not.toContain('hidden-word')
+  })
+
+  it('refuses a role that does not exist', async () => {
+    expect(await curfew(['serve', '--roles', 'api,cook'], settings)).toMatchObject({ code: 2, err: expect.stringContaining('ROLES') })
+  })
+
+  it('refuses an unmigrated database and says what to run', async () => {
+    await withEmptyDatabase(async (url) => {
+      const refused = await curfew(['serve'], { ...settings, DATABASE_URL: url })
+      expect(refused).toEqual({ code: 1, out: '', err: 'The database has no tables yet. Run: npx curfew migrate\n' })
+    })
+  })
+
+  it.skipIf(redisMissing)('refuses a Redis that may evict', async () => {
+    const redis = await startRedis(['--maxmemory-policy', 'allkeys-lru'])
+    const refused = await curfew(['serve'], { ...settings, REDIS_URL: redis.url })
+    await redis.stop()
+    expect(refused).toMatchObject({ code: 1, out: '', err: expect.stringContaining('noeviction') })
+    expect(refused.err.trim().split('\n')).toHaveLength(1)
+  })
+})
+
+describe('curfew keys', () => {
+  it('imports a JWK and a PEM, rotates, and lists without a private word', async () => {
+    const { privateKey } = await generateKeyPair('RS256', { extractable: true })
+    const jwk = { ...(await exportJWK(privateKey)), kid: 'mine', alg: 'RS256' }
+    await writeFile(join(folder, 'key.jwk'), JSON.stringify(jwk))
+    await writeFile(join(folder, 'key.pem'), await exportPKCS8((await generateKeyPair('ES256', { extractable: true })).privateKey))
+
+    expect((await curfew(['keys', 'list'], settings)).out).toContain('No keys yet')
+    const imported = await curfew(['keys', 'import', '--issuer', issuer, '--file', join(folder, 'key.jwk')], settings)
+    expect(imported).toEqual({ code: 0, out: `mine (RS256) signs for ${issuer} now.\n`, err: '' })
+    expect((await curfew(['keys', 'import', '--issuer', issuer, '--file', join(folder, 'key.pem')], settings)).out).toContain('(ES256)')
+    expect((await curfew(['keys', 'rotate', '--issuer', issuer], settings)).out).toContain('published as the next key')
+    expect((await curfew(['keys', 'rotate', '--issuer', issuer], settings)).out).toContain('mine is retired')
+
+    const { out } = await curfew(['keys', 'list', '--issuer', issuer], settings)
+    expect(out.trim().split('\n').map((line) => line.split('  ').slice(1, 3).join(' ')).sort()).toEqual(['ES256 current', 'RS256 current', 'RS256 retired'])
+    expect(out).not.toContain(jwk.d)
+  })
+
+  it('says in one sentence what is wrong with a key, a file or an issuer', async () => {
+    await writeFile(join(folder, 'bad.pem'), 'no key')
+    const bad = await curfew(['keys', 'import', '--issuer', issuer, '--file', join(folder, 'bad.pem')], settings)
+    expect(bad).toMatchObject({ code: 1, err: expect.stringMatching(/^Invalid signing key/) })
+    expect(await curfew(['keys', 'import', '--issuer', issuer, '--file', join(folder, 'none')], settings)).toMatchObject({ code: 1 })
+    expect(await curfew(['keys', 'import', '--issuer', 'example', '--file', 'x'], settings)).toMatchObject({ code: 2 })
+  })
+})
+
+describe('curfew config print', () => {
+  it('prints every setting and no secret', async () => {
+    const { code, out } = await curfew(['config', 'print'], { ...settings, LOG_LEVEL: 'debug' })
+    expect(code).toBe(0)
+    expect(out).toContain('LOG_LEVEL=debug\n')
+    expect(out).toContain('HOST=127.0.0.1  # default\n')
+    expect(out).toContain('QUEUE_SECRET=(set, not shown)\n')
+    for (const name of ['DATABASE_URL', 'QUEUE_SECRET', 'KEY_ENCRYPTION_KEY', 'ISSUERS']) expect(out).not.toContain(settings[name])
+  })
+
+  it('fails on a wrong setting', async () => {
+    expect(await curfew(['config', 'print'], { ...settings, PORT: '-1' })).toMatchObject({ code: 2, err: expect.stringMatching(/^PORT is wrong/) })
+  })
+})
