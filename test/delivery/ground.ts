@@ -56,6 +56,7 @@ export const openGround = async () => {
     sql: database.sql,
     db,
     signer,
+    keyring,
     telemetry,
     route,
     put,
