@@ -14,8 +14,8 @@ const EVENTS_AT_ONCE = 5_000
 
 // `claimed` is the prefix of the locked commits that fits; at least one, however many sessions it ended.
 // Disabled receivers collect too: they are paused, and told once they are switched on.
-// OFFSET 0 makes Postgres look each session up by its key: from a generic plan's guess of the number of events it may
-// otherwise read the whole table. Inserting in index order costs a sort and saves more than that in index pages.
+// OFFSET 0 makes Postgres look each commit's events and each session up by their keys: a generic plan made while the
+// tables were small otherwise walks the whole index of terminations for every claim, for as long as the plan lives. Inserting in index order costs a sort and saves more than that in index pages.
 const ROUTE = `
 WITH locked AS MATERIALIZED (
   SELECT id, sessions FROM commits WHERE routed_at IS NULL ORDER BY id LIMIT ${COMMITS_AT_ONCE} FOR NO KEY UPDATE SKIP LOCKED
@@ -25,7 +25,8 @@ WITH locked AS MATERIALIZED (
   INSERT INTO deliveries (receiver_id, session_id, client_id, sid, sub, issuer, commit_id, moot_at)
   SELECT r.id, s.id, c.client_id, c.sid, c.sub, s.issuer, e.commit_id, ${MOOT_AT('$1')}
   FROM claimed k
-  JOIN session_events e ON e.commit_id = k.id AND e.type = 'session.terminated'
+  CROSS JOIN LATERAL (
+    SELECT session_id, commit_id FROM session_events WHERE commit_id = k.id AND type = 'session.terminated' OFFSET 0) e
   CROSS JOIN LATERAL (SELECT id, issuer, resource_owner, expires_at, terminated_at FROM sessions WHERE id = e.session_id OFFSET 0) s
   CROSS JOIN LATERAL (SELECT client_id, sid, sub FROM session_clients WHERE session_id = e.session_id OFFSET 0) c
   JOIN receivers r ON r.type = 'backchannel_logout' AND r.issuer = s.issuer AND r.client_id = c.client_id
