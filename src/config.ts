@@ -76,7 +76,7 @@ export const settings = {
   PUBLIC_URL: setting(httpUrl.optional(), 'Where callers reach the API; defaults to its address and port.'),
   TRUST_PROXY: setting(list.default([]), 'Comma-separated addresses or CIDRs of proxies whose `X-Forwarded-For` is believed.'),
   ROLES: setting(list.pipe(z.array(z.enum(['api', 'worker'])).min(1)).default(['api', 'worker']), 'What this process does: `api`, `worker` or both, comma-separated.'),
-  ISSUERS: setting(issuers, 'JSON array of the issuers whose tokens are believed; see below.', { secret: true }),
+  ISSUERS: setting(issuers, 'JSON array of the issuers whose tokens are believed; the README explains it.', { secret: true }),
   QUEUE_SECRET: setting(secret, '32 bytes in base64 that authenticate jobs and results; the same in every process.', { secret: true }),
   QUEUE_SECRET_PREVIOUS: setting(secret.optional(), 'The former `QUEUE_SECRET`, still accepted while rotating.', { secret: true }),
   KEY_ENCRYPTION_KEY: setting(secret, '32 bytes in base64 that encrypt signing keys in Postgres.', { secret: true }),
