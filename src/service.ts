@@ -23,6 +23,7 @@ import { checkReceiverUrl } from './delivery/address.ts'
 import { createDeliver } from './delivery/deliver.ts'
 import { createKeyring } from './keys.ts'
 import { createEnforcement } from './outbox/enforce.ts'
+import { createRouteSoon } from './outbox/route-soon.ts'
 import { createRoute } from './outbox/route.ts'
 import { createQueueBackend } from './queue/backend.ts'
 import type { QueueBackend } from './queue/backend.ts'
@@ -65,6 +66,8 @@ interface Ground {
   readonly backend: QueueBackend
   readonly producer: Producer
   readonly database: (name: string) => Database
+  /** Who is woken after a commit; a worker puts its own router here. */
+  readonly router: { wake: () => void }
   readonly terminate: Terminate
   readonly enforcement: ReturnType<typeof createEnforcement>
   readonly signer: Signer
@@ -98,9 +101,11 @@ export const createService = async (config: Config, options: { telemetry?: Telem
   const channel = createCacheChannel({ ...config.cache, tombstones, cache, now: Date.now })
   const enforcement = createEnforcement({ db: commits, channel, secondDeleteSeconds: config.cache.secondDeleteSeconds, metrics, log })
   parts.push(enforcement)
-  const terminate = createTerminate({ db: commits, enforce: enforcement.enforce, wakeRoute: () => producer.wake('route', 'all'), log })
+  // Without a worker's router in this process, one elsewhere is woken through the queue.
+  const router = { wake: () => producer.wake('route', 'all') }
+  const terminate = createTerminate({ db: commits, enforce: enforcement.enforce, wakeRoute: () => router.wake(), log })
   const signer = createSigner({ db: commits, keyring: createKeyring(config.keys) })
-  const ground: Ground = { config, telemetry, backend, producer, database, terminate, enforcement, signer }
+  const ground: Ground = { config, telemetry, backend, producer, database, router, terminate, enforcement, signer }
 
   const state = { draining: false, queueAvailable: () => true }
   const ready = async (): Promise<Readiness> => {
@@ -136,11 +141,13 @@ export const createService = async (config: Config, options: { telemetry?: Telem
 }
 
 /** Commits batches, plans deliveries, delivers, and looks after what was missed. */
-const createWorkerRole = ({ config, telemetry, backend, producer, database, terminate, enforcement, signer }: Ground): Part[] => {
+const createWorkerRole = ({ config, telemetry, backend, producer, database, router, terminate, enforcement, signer }: Ground): Part[] => {
   const { log, metrics } = telemetry
   const background = database('worker')
   const wakeReceiver = (receiverId: string) => producer.wake('deliver', receiverId)
   const route = createRoute({ db: background, wakeReceiver, maxTokenLifetimeSeconds: config.sessions.maxTokenLifetimeSeconds })
+  const routeSoon = createRouteSoon({ route, log })
+  router.wake = routeSoon.wake
   const deliver = createDeliver({
     db: background,
     channels: { backchannel_logout: createBackchannelLogout({ sign: signer.sign, now: Date.now }) },
@@ -167,7 +174,7 @@ const createWorkerRole = ({ config, telemetry, backend, producer, database, term
     metrics,
     log,
   })
-  return [deliver, upkeep, workers]
+  return [deliver, routeSoon, upkeep, workers]
 }
 
 /** Answers requests: who asks, may they, the line, the answer. */

@@ -32,10 +32,11 @@ export const createRoute = (deps: {
 
   /** Hands on commits until none is left that nobody else holds. */
   return async () => {
-    for (;;) {
-      const { commits, receiverIds } = await routeSlice()
-      for (const id of receiverIds) wakeReceiver(id)
-      if (commits === 0) return
-    }
+    let more: boolean
+    do {
+      const slice = await routeSlice()
+      for (const id of slice.receiverIds) wakeReceiver(id)
+      more = slice.more
+    } while (more)
   }
 }

@@ -37,12 +37,15 @@ WITH locked AS MATERIALIZED (
 ), marked AS (
   UPDATE commits SET routed_at = clock_timestamp() FROM claimed k WHERE commits.id = k.id
 )
-SELECT (SELECT count(*) FROM claimed)::int AS commits, (SELECT count(*) FROM planned)::int AS deliveries,
+SELECT (SELECT count(*) FROM claimed)::int AS commits,
+  (SELECT count(*) = ${COMMITS_AT_ONCE} FROM locked) OR (SELECT count(*) FROM locked) > (SELECT count(*) FROM claimed) AS more, (SELECT count(*) FROM planned)::int AS deliveries,
   ARRAY(SELECT DISTINCT receiver_id FROM planned) AS "receiverIds"`
 
 export interface Routed {
   /** Commits handed on; 0 where none is left that nobody else holds. */
   readonly commits: number
+  /** False where this was all that there was. */
+  readonly more: boolean
   readonly deliveries: number
   /** Who has something new. */
   readonly receiverIds: readonly string[]
