@@ -67,12 +67,12 @@ describe('delivering to one receiver', () => {
   it('finds what becomes due while it drains', async () => {
     const lane = ground.deliverLane()
     await end(1)
-    let more: Promise<unknown> | null = null
+    const more: Promise<unknown>[] = []
     receiver.script((response) => {
-      more = ground.endSessions(`${id}-more`, 30, client).then(() => response.writeHead(200).end())
+      more.push(ground.endSessions(`${id}-more`, 30, client).then(() => response.writeHead(200).end()))
     })
     await lane.deliver(id)
-    await more
+    await Promise.all(more)
     await expect.poll(() => ground.states(id)).toEqual({ acknowledged: 31 })
   })
 
