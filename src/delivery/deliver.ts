@@ -78,8 +78,10 @@ export const createDeliver = (deps: {
   const stopping = new AbortController()
 
   const paceOf = (receiver: DrainedReceiver): Pace => {
-    if (receiver.consecutiveFailures > 0) return 'slow'
-    return known.get(receiver.id) ?? (receiver.succeededBefore ? 'quick' : 'unproven')
+    const remembered = known.get(receiver.id)
+    if (remembered !== undefined) return remembered
+    if (receiver.consecutiveFailures === 0) return receiver.succeededBefore ? 'quick' : 'unproven'
+    return receiver.succeededBefore ? 'unproven' : 'slow'
   }
 
   const drainOnce = async (receiverId: string, onSlow: () => void): Promise<DrainEnd | 'not_taken'> => {
@@ -107,7 +109,7 @@ export const createDeliver = (deps: {
       return await runDrain({
         receiver, send, slots, pace, breaker, recorder, leaseMs, onSlow,
         signal: stopping.signal,
-        readDue: (inHand, limit) => readDue(db, { receiverId, inHand, limit }),
+        readDue: (inHand, limit) => readDue(db, { receiverId, inHand, limit, withTermination: receiver.type === 'webhook' }),
         onOutcome: (outcome, delivery, readAtMs) => {
           if (outcome.delivered) {
             const seconds = (delivery.ageMs + performance.now() - readAtMs) / 1_000

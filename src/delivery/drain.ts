@@ -114,7 +114,7 @@ export const runDrain = async (deps: DrainDeps): Promise<DrainEnd> => {
     const startedMs = performance.now()
     const overdue = setTimeout(() => {
       pace.overdue()
-      slot.moveToSlow()
+      slot.setAside()
       onSlow()
       wake()
     }, OVERDUE_MS)

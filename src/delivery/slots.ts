@@ -1,18 +1,18 @@
 /**
- * Who may send at the same time, in one process: a fixed number of attempts, divided so that slow receivers delay
- * only each other.
+ * Who may send at the same time, in one process: a fixed number of slots, divided so that slow receivers delay only
+ * each other.
  *
- * `quick` receivers have answered quickly of late, `slow` ones have not, `unproven` ones were never tried. An attempt that
- * turns out to hang hands its slot back and takes a slow one, while there is one; so a receiver that
- * stops answering gives up its share of the quick slots within a second.
+ * `quick` receivers have answered quickly of late, `slow` ones have not, `unproven` ones were never tried. A quick or
+ * unproven attempt that turns out to hang is set aside and its slot goes on to others, so a receiver that stops
+ * answering holds nobody's slots for longer than it takes to see that; as many as there are slots may be aside.
  */
 export type Pace = 'quick' | 'unproven' | 'slow'
 
 export interface Slot {
   /** Gives the slot back. May be repeated. */
   release(): void
-  /** Changes a quick or unproven slot for a slow one, if one is free. */
-  moveToSlow(): void
+  /** The attempt hangs: its slot is given back before it ends, where there is room aside. */
+  setAside(): void
 }
 
 export interface Slots {
@@ -22,6 +22,8 @@ export interface Slots {
   wait(pace: Pace, granted: (slot: Slot) => void): () => void
   /** Slots that nobody has. */
   free(pace: Pace): number
+  /** Attempts that were set aside and have not ended. */
+  aside(): number
 }
 
 /** Most for those who are quick, a quarter for the slow, an eighth for those of whom nothing is known. */
@@ -31,10 +33,11 @@ const divide = (total: number): Record<Pace, number> => {
   return { slow, unproven, quick: Math.max(1, total - slow - unproven) }
 }
 
-/** @param total attempts in flight at once (three at the least: one of each pace). */
+/** @param total attempts in flight at once, without those aside (three at the least: one of each pace). */
 export const createSlots = (total: number): Slots => {
   const free = divide(total)
   const lines: Record<Pace, Set<(slot: Slot) => void>> = { quick: new Set(), unproven: new Set(), slow: new Set() }
+  let aside = 0
 
   const giveBack = (pace: Pace): void => {
     free[pace] += 1
@@ -45,22 +48,21 @@ export const createSlots = (total: number): Slots => {
     if (slot !== null) first(slot)
   }
 
-  const tryTake = (wanted: Pace): Slot | null => {
-    if (free[wanted] === 0) return null
-    let held: Pace | null = wanted
-    free[wanted] -= 1
+  const tryTake = (pace: Pace): Slot | null => {
+    if (free[pace] === 0) return null
+    let state: 'held' | 'aside' | 'released' = 'held'
+    free[pace] -= 1
     return {
       release: () => {
-        if (held === null) return
-        const pace = held
-        held = null
-        giveBack(pace)
+        const was = state
+        state = 'released'
+        if (was === 'aside') aside -= 1
+        else if (was === 'held') giveBack(pace)
       },
-      moveToSlow: () => {
-        if (held === null || held === 'slow' || free.slow === 0) return
-        const pace = held
-        free.slow -= 1
-        held = 'slow'
+      setAside: () => {
+        if (state !== 'held' || pace === 'slow' || aside >= total) return
+        state = 'aside'
+        aside += 1
         giveBack(pace)
       },
     }
@@ -73,5 +75,6 @@ export const createSlots = (total: number): Slots => {
       return () => void lines[pace].delete(granted)
     },
     free: (pace) => free[pace],
+    aside: () => aside,
   }
 }
