@@ -9,6 +9,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 /** @type {Set<import('node:child_process').ChildProcess>} */
 const running = new Set()
+let ended = false
+
+/** Counts a process among those that `endAll` ends. Refuses it once they have been ended. */
+export const keepTrack = (/** @type {import('node:child_process').ChildProcess} */ child) => {
+  running.add(child)
+  child.once('error', () => running.delete(child))
+  child.once('exit', () => running.delete(child))
+  if (ended) child.kill('SIGKILL')
+}
 
 /**
  * @typedef {object} Child
@@ -27,9 +36,7 @@ export const startChild = ({ command, parameters, log, env }) => {
   const file = openSync(log, 'a')
   const child = spawn(command, parameters, { stdio: ['ignore', file, file], env: env ?? { PATH: process.env['PATH'] } })
   closeSync(file)
-  running.add(child)
-  child.once('error', () => running.delete(child))
-  child.once('exit', () => running.delete(child))
+  keepTrack(child)
   const gone = () => !running.has(child)
   return {
     pid: child.pid ?? -1,
@@ -69,5 +76,6 @@ export const outputOf = async (child, { find, withinMs, what }) => {
 
 /** Kills what is left of the run's processes; for the end of a run that failed. */
 export const endAll = () => {
+  ended = true
   for (const child of running) child.kill('SIGKILL')
 }

@@ -4,7 +4,7 @@
  * everything was handed on when Redis was back.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { clean, loadOnce, startVariant, warmUp } from './measure.mjs'
+import { clean, loadOnce, startVariant, warmUp } from './running.mjs'
 import { checkTruth } from './truth.mjs'
 
 /** @typedef {import('./stage.mjs').Stage} Stage */

@@ -16,7 +16,10 @@ export const median = (/** @type {readonly number[]} */ values) => {
   return (low + high) / 2
 }
 
-/** @type {readonly { figure: string, of: 'perSecond' | 'p50Ms' | 'p99Ms', against: string, connections: number, atLeast?: number, atMost?: number }[]} */
+/**
+ * @type {readonly { figure: string, of: 'perSecond' | 'p50Ms' | 'p99Ms', against: string, connections: number,
+ *   atLeast?: number, atMost?: number }[]}
+ */
 const ratios = [
   { figure: 'DELETE/s at 512 ÷ one Prisma transaction per request', of: 'perSecond', against: 'prisma', connections: 512, atLeast: 15 },
   { figure: 'DELETE/s at 512 ÷ one pg transaction per request', of: 'perSecond', against: 'pg', connections: 512, atLeast: 7 },
@@ -56,10 +59,14 @@ export const judgeRatios = (repetitions, ours) =>
  * @returns {Judged[]}
  */
 export const judgeFaults = (faults) =>
-  faults.flatMap(({ kind, failed, worstMs, awaySeconds }) => [
-    { figure: `requests failed, Redis ${kind} for ${awaySeconds} s`, goal: '0', median: failed, least: failed, most: failed, met: failed === 0, unit: '' },
-    { figure: `worst answer, Redis ${kind} for ${awaySeconds} s`, goal: '≤ 500 ms', median: worstMs, least: worstMs, most: worstMs, met: worstMs <= 500, unit: 'ms' },
-  ])
+  faults.flatMap(({ kind, failed, worstMs, awaySeconds }) => {
+    const away = `Redis ${kind} for ${awaySeconds} s`
+    const once = (/** @type {number} */ value) => ({ median: value, least: value, most: value })
+    return [
+      { figure: `requests failed, ${away}`, goal: '0', ...once(failed), met: failed === 0, unit: '' },
+      { figure: `worst answer, ${away}`, goal: '≤ 500 ms', ...once(worstMs), met: worstMs <= 500, unit: 'ms' },
+    ]
+  })
 
 /**
  * Processor seconds per 1,000 requests by connections: they must fall as the load grows.

@@ -4,8 +4,9 @@
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
-import { childrenCpuSeconds } from './usage.mjs'
+import { keepTrack } from './child.mjs'
 import { ID_PREFIX } from './sessions.mjs'
+import { childrenCpuSeconds } from './usage.mjs'
 
 /**
  * @typedef {object} Loaded
@@ -34,7 +35,9 @@ import { ID_PREFIX } from './sessions.mjs'
 const here = (/** @type {string} */ name) => fileURLToPath(new URL(name, import.meta.url))
 
 /** `BENCH_LOAD=autocannon` takes it although there is a `wrk`. */
-const wrkVersion = process.env['BENCH_LOAD'] === 'autocannon' ? undefined : /^wrk (\S+)/m.exec(spawnSync('wrk', ['-v'], { encoding: 'utf8' }).stdout ?? '')?.[1]
+const wrkVersion = process.env['BENCH_LOAD'] === 'autocannon'
+  ? undefined
+  : /^wrk (\S+)/m.exec(spawnSync('wrk', ['-v'], { encoding: 'utf8' }).stdout ?? '')?.[1]
 
 /** Which load generator this machine has, with its version. */
 export const loadGenerator = wrkVersion === undefined ? 'autocannon, in place of wrk' : `wrk ${wrkVersion}`
@@ -44,12 +47,10 @@ const ANSWER_LIMIT_SECONDS = 15
 
 const wrkCommand = (/** @type {Ask} */ { url, connections, seconds, walk, tokensFile, detail }) => {
   const threads = connections === 1 ? 1 : 2
-  const parameters = [walk.first, walk.size, walk.step, walk.position, ID_PREFIX, tokensFile, threads, detail === true ? 'detail' : 'brief']
-  return {
-    threads,
-    command: 'wrk',
-    parameters: ['-t', threads, '-c', connections, '-d', `${seconds}s`, '--timeout', `${ANSWER_LIMIT_SECONDS}s`, '-s', here('load.lua'), url, '--', ...parameters].map(String),
-  }
+  const load = ['-t', threads, '-c', connections, '-d', `${seconds}s`, '--timeout', `${ANSWER_LIMIT_SECONDS}s`]
+  const { first, size, step, position } = walk
+  const script = [first, size, step, position, ID_PREFIX, tokensFile, threads, detail === true ? 'detail' : 'brief']
+  return { threads, command: 'wrk', parameters: [...load, '-s', here('load.lua'), url, '--', ...script].map(String) }
 }
 
 const autocannonCommand = (/** @type {Ask} */ ask) => ({
@@ -61,6 +62,7 @@ const autocannonCommand = (/** @type {Ask} */ ask) => ({
 const run = (/** @type {string} */ command, /** @type {string[]} */ parameters, /** @type {number} */ limitMs) =>
   new Promise((/** @type {(output: string) => void} */ resolve, reject) => {
     const child = spawn(command, parameters, { stdio: ['ignore', 'pipe', 'pipe'], timeout: limitMs, killSignal: 'SIGKILL' })
+    keepTrack(child)
     let output = ''
     child.stdout.on('data', (chunk) => (output += chunk))
     child.stderr.on('data', (chunk) => (output += chunk))

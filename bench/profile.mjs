@@ -1,16 +1,18 @@
 /**
  * Where the processor's time goes: V8 CPU profiles of the product's processes under load, summed up by function and
- * by package. The profiles themselves are kept beside the result for a viewer.
+ * by package; and Postgres' log with the plans of its slow statements. Both are kept beside the result.
  */
-import { mkdirSync, readFileSync, readdirSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { readPostgresCounters, resetPostgresCounters } from './counters.mjs'
-import { clean, loadOnce, startVariant, warmUp } from './measure.mjs'
+import { clean, loadOnce, startVariant, warmUp } from './running.mjs'
 
 /** @typedef {import('./stage.mjs').Stage} Stage */
 
 /** Coarse enough to cost little. */
 const SAMPLE_EVERY_MICROS = 500
+/** A commit of 500 sessions takes longer; what belongs to one session must not. */
+const SLOW_STATEMENT_MS = 8
 
 /** `node_modules/<package>`, `dist/<folder>`, `node:<module>` or what V8 calls it. */
 const placeOf = (/** @type {string} */ url, /** @type {string} */ functionName) => {
@@ -32,7 +34,10 @@ const nowMicros = () => Number(process.hrtime.bigint() / 1_000n)
  * @param {{ fromMicros: number, toMicros: number }} window
  */
 const sumUp = (file, { fromMicros, toMicros }) => {
-  /** @type {{ startTime: number, nodes: { id: number, callFrame: { functionName: string, url: string, lineNumber: number } }[], samples: number[], timeDeltas: number[] }} */
+  /**
+   * @type {{ startTime: number, samples: number[], timeDeltas: number[],
+   *   nodes: { id: number, callFrame: { functionName: string, url: string, lineNumber: number } }[] }}
+   */
   const { startTime, nodes, samples, timeDeltas } = JSON.parse(readFileSync(file, 'utf8'))
   const byId = new Map(nodes.map(({ id, callFrame }) => [id, callFrame]))
   /** @type {Map<string, number>} */
@@ -47,7 +52,8 @@ const sumUp = (file, { fromMicros, toMicros }) => {
     const frame = byId.get(id)
     if (frame === undefined || frame.functionName === '(idle)' || at < fromMicros || at > toMicros) return
     const place = placeOf(frame.url, frame.functionName)
-    const name = `${frame.functionName || '(anonymous)'} ${frame.url === '' ? '' : `${place} ${frame.url.split('/').at(-1)}:${frame.lineNumber + 1}`}`.trim()
+    const where = frame.url === '' ? '' : ` ${place} ${frame.url.split('/').at(-1)}:${frame.lineNumber + 1}`
+    const name = `${frame.functionName || '(anonymous)'}${where}`
     busy += micros
     functions.set(name, (functions.get(name) ?? 0) + micros)
     places.set(place, (places.get(place) ?? 0) + micros)
@@ -65,6 +71,7 @@ export const profile = async (stage, { name, connections, seconds, folder }) => 
   const kept = join(folder, `profile-${name}-${connections}`)
   mkdirSync(kept, { recursive: true })
   const nodeOptions = ['--cpu-prof', `--cpu-prof-interval=${SAMPLE_EVERY_MICROS}`, `--cpu-prof-dir=${kept}`, '--cpu-prof-name={role}.cpuprofile']
+  await stage.postgres.explainSlow(SLOW_STATEMENT_MS)
   const running = await startVariant(stage, { name, nodeOptions })
   await warmUp(stage, running, { leastSeconds: 3 })
   await resetPostgresCounters(stage.postgres.sql)
@@ -74,6 +81,7 @@ export const profile = async (stage, { name, connections, seconds, folder }) => 
   const counted = await readPostgresCounters(stage.postgres.sql)
   await running.stop()
   await clean(stage)
+  copyFileSync(stage.postgres.log, join(kept, 'postgres.log'))
   const processes = readdirSync(kept).filter((file) => file.endsWith('.cpuprofile'))
     .map((file) => ({ role: file.replace('.cpuprofile', ''), ...sumUp(join(kept, file), { fromMicros, toMicros }) }))
   return { name, connections, seconds, perSecond: loaded.perSecond, answered: loaded.answered, topStatements: counted.top, processes }

@@ -26,11 +26,13 @@ const SESSIONS_PER_USER = 2
  */
 
 const SESSIONS = `
-INSERT INTO sessions (id, issuer, user_id, resource_owner, sequence, token_hash, registration_hash, creator_issuer, creator_subject,
-  fingerprint_id, ip, user_agent, born, created_at, change_date, expires_at)
-SELECT $1 || lpad(n::text, 8, '0'), $2, 'user-' || n / ${SESSIONS_PER_USER}, 'org-' || n % ${ORGANIZATIONS}, 1, sha256(n::text::bytea), $3, $2, 'registrar',
-  'fingerprint-' || n, '10.0.0.0'::inet + n, '{"description": "Firefox on Linux"}', at, at, at, clock_timestamp() + make_interval(secs => $6)
-FROM generate_series($4::int, $5::int - 1) n, LATERAL (SELECT date_trunc('milliseconds', now()) - make_interval(secs => n % 86400) AS at) a`
+INSERT INTO sessions (id, issuer, user_id, resource_owner, sequence, token_hash, registration_hash,
+  creator_issuer, creator_subject, fingerprint_id, ip, user_agent, born, created_at, change_date, expires_at)
+SELECT $1 || lpad(n::text, 8, '0'), $2, 'user-' || n / ${SESSIONS_PER_USER}, 'org-' || n % ${ORGANIZATIONS}, 1, sha256(n::text::bytea), $3,
+  $2, 'registrar', 'fingerprint-' || n, '10.0.0.0'::inet + n, '{"description": "Firefox on Linux"}', at, at, at,
+  clock_timestamp() + make_interval(secs => $6)
+FROM generate_series($4::int, $5::int - 1) n,
+  LATERAL (SELECT date_trunc('milliseconds', now()) - make_interval(secs => n % 86400) AS at) a`
 
 const EVENTS = `
 INSERT INTO session_events (session_id, sequence, type, actor_issuer, actor_subject, resource_owner, created_at)

@@ -6,7 +6,7 @@
  * by design. Here sessions and tokens live half a minute: in a Redis that is flat, tombstones go as others come.
  */
 import { readRedisMemory } from './counters.mjs'
-import { loadOnce, startVariant, warmUp } from './measure.mjs'
+import { loadOnce, startVariant, warmUp } from './running.mjs'
 import { checkTruth } from './truth.mjs'
 import { openHandles, residentBytes } from './usage.mjs'
 
@@ -37,7 +37,19 @@ const takeSample = async (/** @type {Stage} */ stage, /** @type {Partial<Record<
 
 const median = (/** @type {number[]} */ values) => values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0
 
-/** @param {(Sample & { perSecond: number })[]} samples */
+const describe = (/** @type {Sample & { perSecond: number, p99Ms: number }} */ sample) => {
+  const mega = (/** @type {number} */ bytes) => `${(bytes / 2 ** 20).toFixed(0)} MB`
+  return [
+    `${sample.perSecond.toFixed(0)}/s`,
+    `p99 ${sample.p99Ms.toFixed(1)} ms`,
+    `api ${mega(sample.apiBytes)}`,
+    `worker ${mega(sample.workerBytes)}`,
+    `redis ${mega(sample.redisBytes)} (queue ${mega(sample.queueBytes)})`,
+    `handles ${sample.apiHandles} + ${sample.workerHandles}`,
+  ].join('  ')
+}
+
+/** @param {readonly Sample[]} samples */
 const judge = (samples) => {
   const quarter = Math.max(1, Math.floor(samples.length / 4))
   const parts = /** @type {const} */ (['apiBytes', 'workerBytes', 'redisBytes', 'queueBytes', 'apiHandles', 'workerHandles'])
@@ -63,9 +75,7 @@ export const soak = async (stage, { name, say, slices, sliceSeconds }) => {
     const { walk, loaded } = await loadOnce(stage, running, { connections: CONNECTIONS, seconds: sliceSeconds })
     const sample = { perSecond: loaded.perSecond, p99Ms: loaded.p99Ms, ...(await takeSample(stage, running.pids)) }
     samples.push(sample)
-    const mega = (/** @type {number} */ bytes) => `${(bytes / 2 ** 20).toFixed(0)} MB`
-    say(`${String(slice * sliceSeconds).padStart(4)} s  ${sample.perSecond.toFixed(0)}/s  p99 ${sample.p99Ms.toFixed(1)} ms  api ${mega(sample.apiBytes)}  worker ${mega(sample.workerBytes)}  ` +
-      `redis ${mega(sample.redisBytes)} (queue ${mega(sample.queueBytes)})  handles ${sample.apiHandles} + ${sample.workerHandles}`)
+    say(`${String(slice * sliceSeconds).padStart(4)} s  ${describe(sample)}`)
     problems.push(...(await checkTruth(stage, running, { walk, loaded })).problems)
   }
   await running.stop()

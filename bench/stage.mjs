@@ -51,8 +51,8 @@ export const withStage = async ({ limitMs, say, sessions: count, lifetimeSeconds
     interrupt = reject
   })
   const onSignal = (/** @type {string} */ signal) => interrupt(new Error(`Stopped by ${signal}`))
-  process.once('SIGINT', onSignal)
-  process.once('SIGTERM', onSignal)
+  process.on('SIGINT', onSignal)
+  process.on('SIGTERM', onSignal)
   const timer = setTimeout(() => interrupt(new OutOfTime(`Not done within ${Math.round(limitMs / 60_000)} minutes`)), limitMs)
 
   const build = async () => {
@@ -93,10 +93,10 @@ export const withStage = async ({ limitMs, say, sessions: count, lifetimeSeconds
     return await Promise.race([build(), interrupted])
   } finally {
     clearTimeout(timer)
-    process.off('SIGINT', onSignal)
-    process.off('SIGTERM', onSignal)
     endAll()
     for (const stop of undo.reverse()) await stop().catch((error) => say(`Not stopped cleanly: ${error}`))
     rmSync(folder, { recursive: true, force: true })
+    process.off('SIGINT', onSignal)
+    process.off('SIGTERM', onSignal)
   }
 }

@@ -2,16 +2,17 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { cpus, loadavg, release, totalmem } from 'node:os'
+import { join } from 'node:path'
 import { loadGenerator } from './load.mjs'
 import { postgresSettings } from './postgres-server.mjs'
 import { redisSettings } from './redis-server.mjs'
+import { root } from './root.mjs'
 import { productSettings } from './stage.mjs'
 import { TOKENS } from './token-issuer.mjs'
 import { usageKnown } from './usage.mjs'
 
-const root = new URL('..', import.meta.url)
 const git = (/** @type {string[]} */ ...parameters) => spawnSync('git', parameters, { cwd: root, encoding: 'utf8' }).stdout.trim()
-const versionOf = (/** @type {string} */ name) => JSON.parse(readFileSync(new URL(`node_modules/${name}/package.json`, root), 'utf8')).version
+const versionOf = (/** @type {string} */ name) => JSON.parse(readFileSync(join(root, 'node_modules', name, 'package.json'), 'utf8')).version
 const packages = ['bullmq', 'ioredis', 'fastify', 'pg', '@prisma/client', '@prisma/adapter-pg', 'jose']
 
 /** @param {import('./stage.mjs').Stage} stage */
@@ -23,9 +24,21 @@ export const readSurroundings = async ({ postgres, redis }) => {
     commit: git('rev-parse', 'HEAD'),
     /** Files that differ from the commit, the bench's own results aside. */
     changed: git('status', '--porcelain', '--', '.', ':!bench/results').split('\n').filter((line) => line !== ''),
-    versions: { node: process.version, postgres: row.server_version, redis: redisVersion, ...Object.fromEntries(packages.map((name) => [name, versionOf(name)])) },
+    versions: {
+      node: process.version,
+      postgres: row.server_version,
+      redis: redisVersion,
+      ...Object.fromEntries(packages.map((name) => [name, versionOf(name)])),
+    },
     loadGenerator,
     settings: { postgres: postgresSettings, redis: redisSettings, product: productSettings, bearerTokens: TOKENS },
-    machine: { cpu: cpu?.model.trim(), cores: cpus().length, memoryGb: Math.round(totalmem() / 2 ** 30), kernel: release(), loadBefore: loadavg()[0], usageKnown },
+    machine: {
+      cpu: cpu?.model.trim(),
+      cores: cpus().length,
+      memoryGb: Math.round(totalmem() / 2 ** 30),
+      kernel: release(),
+      loadAverage: loadavg()[0],
+      usageKnown,
+    },
   }
 }

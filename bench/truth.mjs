@@ -4,6 +4,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { isDeepStrictEqual } from 'node:util'
 import { idAt } from './sessions.mjs'
 
 /**
@@ -18,7 +19,8 @@ const SETTLE_MS = 5_000
 const AGAIN = 10
 
 const COUNT = `
-SELECT (SELECT count(*) FROM sessions WHERE id = ANY($1) AND state = 'terminated')::int AS terminated, count(*)::int AS events, count(DISTINCT session_id)::int AS distinct
+SELECT (SELECT count(*) FROM sessions WHERE id = ANY($1) AND state = 'terminated')::int AS terminated,
+  count(*)::int AS events, count(DISTINCT session_id)::int AS distinct
 FROM session_events WHERE session_id = ANY($1) AND type = 'session.terminated'`
 
 const countOf = async (/** @type {Stage} */ stage, /** @type {string[]} */ ids) => {
@@ -47,8 +49,9 @@ const wrongAgain = async (/** @type {Stage} */ stage, /** @type {string} */ url,
     const answer = await fetch(`${url}/v2/sessions/${id}`, { method: 'DELETE', headers: { authorization: `Bearer ${token}` } })
     const { details } = /** @type {{ details?: { sequence: string, changeDate: string, resourceOwner: string } }} */ (await answer.json())
     const { rows: [row] } = await stage.postgres.sql.query('SELECT sequence::text, change_date, resource_owner FROM sessions WHERE id = $1', [id])
-    const same = details?.sequence === row.sequence && details?.changeDate === row.change_date.toISOString() && details?.resourceOwner === row.resource_owner
-    if (!same) wrong.push(`${id}: ${answer.status} ${JSON.stringify(details)} is not ${JSON.stringify(row)}`)
+    const stands = { sequence: row.sequence, changeDate: row.change_date.toISOString(), resourceOwner: row.resource_owner }
+    const same = details !== undefined && isDeepStrictEqual({ ...details }, stands)
+    if (!same) wrong.push(`${id}: ${answer.status} ${JSON.stringify(details)} is not ${JSON.stringify(stands)}`)
   }
   return wrong
 }

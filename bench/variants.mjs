@@ -12,23 +12,28 @@ import { fileURLToPath } from 'node:url'
  * @property {boolean} ends   It ends sessions, so its answers can be checked.
  * @property {readonly Role[]} roles  One process each.
  * @property {readonly string[]} command  What Node runs.
- * @property {boolean} product
  */
 
-const baseline = (/** @type {string} */ name) => [fileURLToPath(new URL(`variants/${name}.mjs`, import.meta.url))]
-const product = [fileURLToPath(new URL('../dist/cli.js', import.meta.url)), 'serve']
+const pathOf = (/** @type {string} */ path) => fileURLToPath(new URL(path, import.meta.url))
+
+const baseline = (/** @type {string} */ name) => ({
+  command: [pathOf(`variants/${name}.mjs`)],
+  roles: /** @type {const} */ (['api']),
+  ends: true,
+})
+const product = { command: [pathOf('../dist/cli.js'), 'serve'], roles: /** @type {const} */ (['api', 'worker']), ends: true }
 
 /** @typedef {'constant' | 'direct' | 'curfew' | 'pg' | 'prisma' | 'curfew-postgres' | 'job'} VariantName */
 
 /** @type {Readonly<Record<VariantName, Variant>>} */
 export const variants = {
-  constant: { says: 'Fastify, the same token check, a constant answer', redis: false, ends: false, roles: ['api'], command: baseline('constant'), product: false },
-  direct: { says: 'the same coalesced commit in the API’s own process, no queue', redis: true, ends: true, roles: ['api'], command: baseline('direct'), product: false },
-  curfew: { says: 'Curfew: one API and one worker process, queue on Redis', redis: true, ends: true, roles: ['api', 'worker'], command: product, product: true },
-  pg: { says: 'one pg transaction per request', redis: false, ends: true, roles: ['api'], command: baseline('pg'), product: false },
-  prisma: { says: 'one Prisma transaction per request', redis: false, ends: true, roles: ['api'], command: baseline('prisma'), product: false },
-  'curfew-postgres': { says: 'Curfew: one API and one worker process, queue on Postgres, no Redis', redis: false, ends: true, roles: ['api', 'worker'], command: product, product: true },
-  job: { says: 'one BullMQ job per request', redis: true, ends: true, roles: ['api', 'worker'], command: baseline('job'), product: false },
+  constant: { ...baseline('constant'), says: 'Fastify, the same token check, a constant answer', redis: false, ends: false },
+  direct: { ...baseline('direct'), says: 'the same coalesced commit in the API’s own process, no queue', redis: true },
+  curfew: { ...product, says: 'Curfew: one API and one worker process, queue on Redis', redis: true },
+  pg: { ...baseline('pg'), says: 'one pg transaction per request', redis: false },
+  prisma: { ...baseline('prisma'), says: 'one Prisma transaction per request', redis: false },
+  'curfew-postgres': { ...product, says: 'Curfew: one API and one worker process, queue on Postgres, no Redis', redis: false },
+  job: { ...baseline('job'), says: 'one BullMQ job per request, one API and one worker process', redis: true, roles: ['api', 'worker'] },
 }
 
 export const variantNames = /** @type {readonly VariantName[]} */ (Object.keys(variants))

@@ -24,7 +24,13 @@ const db = openDatabase({ url: settings.DATABASE_URL, name: 'direct', max: setti
 const redis = settings.REDIS_URL === undefined ? null : createPlainRedis(settings.REDIS_URL, () => {})
 const enforcement = createEnforcement({
   db,
-  channel: createCacheChannel({ tombstones: redis, cache: redis, keyTemplates: [], maxTokenLifetimeSeconds: settings.MAX_TOKEN_LIFETIME, now: Date.now }),
+  channel: createCacheChannel({
+    tombstones: redis,
+    cache: redis,
+    keyTemplates: [],
+    maxTokenLifetimeSeconds: settings.MAX_TOKEN_LIFETIME,
+    now: Date.now,
+  }),
   secondDeleteSeconds: settings.CACHE_SECOND_DELETE,
   metrics,
   log,

@@ -21,6 +21,8 @@ if (process.env['ROLES'] === 'api') {
     // Some are kept: a job that is removed at once can be gone before its asker begins to wait for it.
     defaultJobOptions: { removeOnComplete: { count: 2_000 }, removeOnFail: { count: 2_000 } },
   })
+  // One listener for each job that is waited for.
+  queue.setMaxListeners(0)
   const events = new QueueEvents('end-session', { connection })
   await events.waitUntilReady()
   await serve({

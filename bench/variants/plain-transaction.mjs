@@ -8,7 +8,8 @@ import pg from 'pg'
 
 const END = {
   name: 'end-session',
-  text: `UPDATE sessions SET state = 'terminated', sequence = sequence + 1, change_date = date_trunc('milliseconds', now()), terminated_at = date_trunc('milliseconds', now())
+  text: `UPDATE sessions SET state = 'terminated', sequence = sequence + 1,
+      change_date = date_trunc('milliseconds', now()), terminated_at = date_trunc('milliseconds', now())
     WHERE id = $1 AND issuer = ANY($2) AND state = 'active' RETURNING sequence, change_date, resource_owner`,
 }
 const TELL = {
