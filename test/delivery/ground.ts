@@ -44,7 +44,7 @@ export const openGround = async () => {
 
   const put = (id: string, settings: Partial<ReceiverSettings> & { url: string }) =>
     putReceiver(db, {
-      id, reach: 'instance', issuers: [ISSUER],
+      id, reach: 'instance', issuers: [ISSUER], secret: null,
       settings: {
         type: 'backchannel_logout', issuer: ISSUER, clientId: 'app', resourceOwner: null, subject: 'sid', alg: 'ES256',
         events: [], maxConcurrency: 8, ratePerSecond: null, enabled: true, ...settings,
