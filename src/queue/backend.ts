@@ -4,6 +4,7 @@
  * Every connection is made here (or by `store/redis.ts`) and handed to BullMQ, so that it can be cut when a stop
  * must not wait for a store that is away.
  */
+import { setTimeout as pause } from 'node:timers/promises'
 import { Queue, QueueEvents, Worker, createPostgresBackend, createRedisBackend, runMigrations } from 'bullmq'
 import type { BackendFactory, IQueueBackend, Job, JobProgress } from 'bullmq'
 import pg from 'pg'
@@ -64,6 +65,27 @@ const WORKER_OPTIONS = {
   autorun: false,
 } as const
 
+const ASK_AGAIN_AFTER_MS = 250
+
+/**
+ * A worker whose request for a job failed asks again without a pause, unless it takes the error for a lost connection
+ * (BullMQ 6.7 knows few as such): that would take a core while Postgres cuts connections or will not be written to, and
+ * the whole event loop after its pool was ended. So a failure is told late.
+ */
+const patient = (factory: BackendFactory<Store, unknown>): BackendFactory<Store, unknown> => (...context) => {
+  const store = factory(...context)
+  const moveToActive = store.moveToActive.bind(store)
+  store.moveToActive = async (token, name) => {
+    try {
+      return await moveToActive(token, name)
+    } catch (error) {
+      await pause(ASK_AGAIN_AFTER_MS)
+      throw error
+    }
+  }
+  return store
+}
+
 /** How long an idle reader of results blocks; a read that hangs is given up one second later. */
 const EVENTS_BLOCK_MS = 5_000
 
@@ -93,7 +115,7 @@ export const createQueueBackend = (deps: { redisUrl: string | null; databaseUrl:
     openWorker: (lane, process) => {
       const { concurrency } = lanes[lane]
       const link = links.worker(concurrency)
-      const it: LaneWorker = new Worker(queueName(lane), process, { ...base(link), ...WORKER_OPTIONS, concurrency }, link.factory)
+      const it: LaneWorker = new Worker(queueName(lane), process, { ...base(link), ...WORKER_OPTIONS, concurrency }, patient(link.factory))
       it.on('error', onError)
       return { it, cut: link.cut }
     },
