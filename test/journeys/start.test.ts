@@ -141,6 +141,21 @@ describe('npm start', { timeout: 180_000 }, () => {
     await vi.waitFor(async () => expect(await postgresIsGone()).toBe(true), { timeout: 15_000 })
   })
 
+  it('stops when npm is told to stop and its shell is gone', async () => {
+    const port = await freePortsInARow(4)
+    const shell = spawn('sh', ['-c', `"${process.execPath}" "${entry}"; true`], {
+      cwd: folder,
+      env: { PATH: process.env['PATH'], PORT: String(port), npm_lifecycle_event: 'start' },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    let output = ''
+    shell.stdout.on('data', (chunk: Buffer) => (output += chunk.toString('utf8')))
+    await vi.waitFor(() => expect(output).toContain('Ctrl-C stops everything.'), { timeout: 60_000, interval: 50 })
+    shell.kill('SIGTERM')
+    await vi.waitFor(() => expect(output).toContain('Stopped.'), { timeout: 30_000 })
+    expect(await postgresIsGone()).toBe(true)
+  })
+
   it('keeps its secrets where only their owner can read them', async () => {
     const run = await start()
     await run.ready()
