@@ -123,6 +123,25 @@ describe('files', () => {
   })
 })
 
+describe('the lock', () => {
+  type Locked = Partial<Record<'dependencies' | 'optionalDependencies' | 'devDependencies', Record<string, string>>>
+  const { packages } = JSON.parse(read('package-lock.json')) as { packages: Record<string, Locked> }
+
+  it('asks for what package.json asks for', () => {
+    const asked = JSON.parse(read('package.json')) as Locked
+    expect(packages['']).toMatchObject({ dependencies: asked.dependencies, devDependencies: asked.devDependencies })
+  })
+
+  it('is complete for every platform, or npm ci refuses it on all', () => {
+    const isThere = (from: string, name: string): boolean =>
+      `${from === '' ? '' : `${from}/`}node_modules/${name}` in packages || (from !== '' && isThere(from.slice(0, Math.max(0, from.lastIndexOf('/node_modules/'))), name))
+    const missing = Object.entries(packages).flatMap(([path, { dependencies, optionalDependencies, devDependencies }]) =>
+      Object.keys({ ...dependencies, ...optionalDependencies, ...(path === '' ? devDependencies : {}) }).filter((name) => !isThere(path, name)),
+    )
+    expect(missing).toEqual([])
+  })
+})
+
 describe('the README', () => {
   const readme = read('README.md')
 

@@ -11,12 +11,11 @@ import type { ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { chownSync, closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
-import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import pg from 'pg'
+import { freePort } from './free-port.ts'
 import type { KeeperOrder } from './postgres-keeper.ts'
 import { findPostgresHome } from './postgres-home.ts'
 import type { PostgresHome } from './postgres-home.ts'
@@ -27,6 +26,8 @@ export interface LocalPostgres {
   readonly url: string
   /** Where the data are: not always the folder that was asked for. */
   readonly folder: string
+  /** Holds the server's process id in its first line, while it runs. */
+  readonly pidFile: string
   /** Resolves when the server goes away, whether asked to or not. */
   readonly gone: Promise<void>
   /** Shuts the server down and waits for it. May be repeated. */
@@ -76,7 +77,7 @@ export const startLocalPostgres = async (options: {
     await stop()
     throw error
   }
-  return { url: url(USER), folder: home.folder, gone, stop }
+  return { url: url(USER), folder: home.folder, pidFile: join(data, 'postmaster.pid'), gone, stop }
 }
 
 /** Makes the data folder. It appears under its name when it is complete: an interrupted start leaves nothing behind. */
@@ -163,13 +164,3 @@ const createDatabase = async (client: pg.Client): Promise<void> => {
   const { rowCount } = await client.query('SELECT FROM pg_database WHERE datname = $1', [USER])
   if (rowCount === 0) await client.query(`CREATE DATABASE ${USER}`)
 }
-
-const freePort = (): Promise<number> =>
-  new Promise((resolve, reject) => {
-    const probe = createServer()
-    probe.once('error', reject)
-    probe.listen(0, '127.0.0.1', () => {
-      const { port } = probe.address() as AddressInfo
-      probe.close(() => resolve(port))
-    })
-  })

