@@ -80,6 +80,8 @@ export const withStage = async ({ limitMs, say, sessions: count, lifetimeSeconds
       settings: {
         ...productSettings,
         PATH: process.env['PATH'] ?? '',
+        // Connections of the baselines' pools, to see whether they would be faster with more.
+        ...(process.env['BENCH_POOL'] === undefined ? {} : { BENCH_POOL: process.env['BENCH_POOL'] }),
         DATABASE_URL: postgres.url,
         ISSUERS: issuer.entries,
         QUEUE_SECRET: secret(),

@@ -14,7 +14,10 @@ mkdirSync(cache, { recursive: true })
 const copy = mkdtempSync(join(cache, 'curfew-bench-'))
 
 try {
-  for (const name of ['bench', 'dist', 'prisma', 'package.json']) cpSync(join(root, name), join(copy, name), { recursive: true })
+  const wanted = (/** @type {string} */ path) => path !== join(root, 'bench/results')
+  for (const name of ['bench', 'dist', 'prisma', 'package.json']) {
+    cpSync(join(root, name), join(copy, name), { recursive: true, filter: wanted })
+  }
   const run = spawn(process.execPath, [join(copy, 'bench/run.mjs'), ...process.argv.slice(2)], {
     stdio: 'inherit',
     env: { ...process.env, BENCH_ROOT: root },
