@@ -21,8 +21,8 @@ export interface Enforcement {
   stop(): Promise<void>
 }
 
-/** How long a caller's answer may wait for the caches. Longer than a Redis round trip by far, shorter than a person notices. */
-const BOUND_MS = 250
+/** How long a caller's answer may wait for the caches: a Redis round trip many times over, and less than a person notices. */
+const BOUND_MS = 100
 /** Recording interval: a batch of rows costs little more than one. */
 const RECORD_EVERY_MS = 50
 /** Younger commits are still in their worker's hands. */
@@ -47,6 +47,9 @@ export const createEnforcement = (deps: {
   let confirmed: Confirmed[] = []
   let timer: NodeJS.Timeout | undefined
   let recording: Promise<void> = Promise.resolve()
+  /** The caches did not confirm in time: until one attempt does, nobody waits for them, and one attempt at a time is made. */
+  let away = false
+  let attempts = 0
 
   const record = async () => {
     const batch = confirmed
@@ -72,6 +75,19 @@ export const createEnforcement = (deps: {
     confirmed.push({ commitId, atMs, again: !channel.hasKeys(targets) })
   }
 
+  const attempt = async (commitId: string, ended: readonly EndedSession[]) => {
+    attempts += 1
+    try {
+      await applyOnce(commitId, ended, performance.now())
+      away = false
+    } catch (error) {
+      if (!away) log.warn({ event: 'enforce.failed', commitId, err: error }, 'caches cannot be told; upkeep will come back to it')
+      away = true
+    } finally {
+      attempts -= 1
+    }
+  }
+
   const enforceLate = async (ids: readonly string[]) => {
     const sessions = await readEnforceable(db, ids)
     await channel.apply(sessions)
@@ -95,13 +111,15 @@ export const createEnforcement = (deps: {
 
   return {
     enforce: async (commitId, ended) => {
-      const since = performance.now()
+      if (away && attempts > 0) return
+      const applied = attempt(commitId, ended)
+      if (away) return
       let bound: NodeJS.Timeout | undefined
       const late = new Promise<void>((resolve) => {
-        bound = setTimeout(resolve, BOUND_MS)
-      })
-      const applied = applyOnce(commitId, ended, since).catch((error: unknown) => {
-        log.warn({ event: 'enforce.failed', commitId, err: error }, 'caches could not be told; upkeep will come back to it')
+        bound = setTimeout(() => {
+          away = true
+          resolve()
+        }, BOUND_MS)
       })
       await Promise.race([applied, late])
       clearTimeout(bound)

@@ -90,6 +90,28 @@ describe.skipIf(redisMissing)('the second clock', () => {
     expect((await commits())[0].enforced_at).not.toBeNull()
   })
 
+  it('waits for silent caches once, not for every commit, and uses them again when they answer', async () => {
+    const { terminate, enforcement } = setup()
+    const ids = Array.from({ length: 40 }, (_, n) => `silent${n}`)
+    await seedSessions(database.sql, ids.map((id) => ({ id })))
+    redis.freeze()
+    const since = performance.now()
+    for (const id of ids) await terminate([command(id)])
+    // Each alone would wait 100 ms: four seconds in all.
+    expect(performance.now() - since).toBeLessThan(2_000)
+    redis.thaw()
+    let after = 0
+    await vi.waitUntil(async () => {
+      after += 1
+      await seedSessions(database.sql, [{ id: `after${after}` }])
+      await terminate([command(`after${after}`)])
+      return redis.client.exists(tombstoneKey(ISSUER, `after${after}`))
+    }, { timeout: 10_000 })
+    await database.sql.query(`UPDATE commits SET committed_at = committed_at - interval '1 minute'`)
+    await enforcement.enforcePending()
+    expect(await redis.client.exists(...ids.map((id) => tombstoneKey(ISSUER, id)))).toBe(40)
+  })
+
   it('G2: a real express-session application loses its session, also when a request in flight writes it back', async () => {
     const app = await startSessionApp(redis.url)
     const { terminate, enforcement } = setup({ keyTemplates: ['sess:{sid}'] })
