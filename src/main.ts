@@ -7,8 +7,9 @@
 import { readConfig } from './config.ts'
 import { createService } from './service.ts'
 import { assertMigrated } from './store/migrations.ts'
-import { assertRedisUsable } from './store/redis.ts'
+import { RedisAwayError, assertRedisUsable } from './store/redis.ts'
 import { createTelemetry } from './telemetry.ts'
+import type { Log } from './telemetry.ts'
 
 /**
  * Runs the service and resolves, once it has stopped, with the exit code: 0 after a clean stop, 1 where the deadline
@@ -20,8 +21,8 @@ import { createTelemetry } from './telemetry.ts'
 export const main = async (environment: NodeJS.ProcessEnv): Promise<number> => {
   const config = readConfig(environment)
   await assertMigrated(config.database.url)
-  if (config.redisUrl !== null) await assertRedisUsable(config.redisUrl)
   const telemetry = createTelemetry({ level: config.logLevel })
+  if (config.redisUrl !== null) await checkRedis(config.redisUrl, telemetry.log)
   const service = await createService(config, { telemetry })
   const told = whenToldToStop()
   const { apiUrl, opsUrl } = await service.start()
@@ -33,6 +34,16 @@ export const main = async (environment: NodeJS.ProcessEnv): Promise<number> => {
   const inTime = await stopWithin(() => service.stop(), config.shutdownTimeoutMs)
   telemetry.log.info({ event: 'service.stopped', inTime }, inTime ? 'Stopped' : 'Not stopped in time')
   return inTime && !('error' in why) ? 0 : 1
+}
+
+/** A process that restarts while Redis is away must come up: it commits by itself, as those do that were up before. */
+const checkRedis = async (url: string, log: Log): Promise<void> => {
+  try {
+    await assertRedisUsable(url)
+  } catch (error) {
+    if (!(error instanceof RedisAwayError)) throw error
+    log.warn({ event: 'service.redis_away', err: error }, 'Redis cannot be reached; starting without it until it comes')
+  }
 }
 
 /** A signal, or an error that nobody caught: after one, the state of the process is not to be trusted. */

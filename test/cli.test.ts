@@ -8,7 +8,8 @@ import { fileURLToPath } from 'node:url'
 import { exportJWK, exportPKCS8, generateKeyPair } from 'jose'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
-import { settingsFor } from './harness/processes.ts'
+import { freePort } from './harness/ports.ts'
+import { settingsFor, startProcess } from './harness/processes.ts'
 import { createDatabase } from './harness/postgres.ts'
 import type { TestDatabase } from './harness/postgres.ts'
 import { redisMissing, startRedis } from './harness/redis.ts'
@@ -101,6 +102,16 @@ describe('curfew serve', () => {
     await redis.stop()
     expect(refused).toMatchObject({ code: 1, out: '', err: expect.stringContaining('noeviction') })
     expect(refused.err.trim().split('\n')).toHaveLength(1)
+  })
+})
+
+describe('curfew serve while Redis is away', () => {
+  it('starts, and says in readyz that the queue is away', async () => {
+    const running = await startProcess({ ...settings, REDIS_URL: `redis://127.0.0.1:${await freePort()}` })
+    await expect.poll(async () => (await fetch(`${running.opsUrl}/readyz`)).json(), { timeout: 10_000 })
+      .toEqual({ ready: true, postgres: 'ok', queue: 'away', draining: false })
+    expect(running.lines.some((line) => line.includes('"service.redis_away"'))).toBe(true)
+    expect(await running.stop()).toBe(0)
   })
 })
 

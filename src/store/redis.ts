@@ -78,10 +78,12 @@ export const createWorkerRedis = (url: string, onError: OnRedisError, onlyCopied
 
 /** This Redis cannot keep what Curfew entrusts to it. The message says what to change. */
 export class RedisUnusableError extends Error {
-  constructor(message: string, options: { cause?: unknown } = {}) {
-    super(message, options)
-    this.name = 'RedisUnusableError'
-  }
+  override readonly name = 'RedisUnusableError'
+}
+
+/** Nobody answers there, so nothing is known of this Redis; Curfew does its work without one until it comes. */
+export class RedisAwayError extends Error {
+  override readonly name = 'RedisAwayError'
 }
 
 const LEAST_VERSION = [6, 2] as const
@@ -89,7 +91,7 @@ const LEAST_VERSION = [6, 2] as const
 /**
  * Refuses a Redis that evicts (jobs and tombstones would vanish at random) or is older than 6.2.
  *
- * @throws RedisUnusableError also where Redis cannot be reached within 2 seconds.
+ * @throws RedisUnusableError; RedisAwayError where it cannot be reached within 2 seconds.
  */
 export const assertRedisUsable = async (url: string): Promise<void> => {
   const redis = new Redis(url, { lazyConnect: true, connectTimeout: 2_000, commandTimeout: 2_000, maxRetriesPerRequest: 0, retryStrategy: () => null })
@@ -113,7 +115,7 @@ export const assertRedisUsable = async (url: string): Promise<void> => {
     }
   } catch (error) {
     if (error instanceof RedisUnusableError) throw error
-    throw new RedisUnusableError('The Redis at REDIS_URL cannot be reached.', { cause: lastError ?? error })
+    throw new RedisAwayError('The Redis at REDIS_URL cannot be reached.', { cause: lastError ?? error })
   } finally {
     redis.disconnect()
   }

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { RedisUnusableError, assertRedisUsable } from '../../src/store/redis.ts'
+import { RedisAwayError, assertRedisUsable } from '../../src/store/redis.ts'
 import { freePort } from '../harness/ports.ts'
 import { redisMissing, startRedis } from '../harness/redis.ts'
 import type { TestRedis } from '../harness/redis.ts'
@@ -19,7 +19,7 @@ describe.skipIf(redisMissing)('the Redis at REDIS_URL', () => {
     await expect(assertRedisUsable(redis.url)).rejects.toThrow(`has maxmemory-policy ${policy}, so it may drop jobs and tombstones; it must be noeviction`)
   })
 
-  it('is refused when it cannot be reached', async () => {
-    await expect(assertRedisUsable(`redis://127.0.0.1:${await freePort()}`)).rejects.toBeInstanceOf(RedisUnusableError)
+  it('is told apart when it cannot be reached', async () => {
+    await expect(assertRedisUsable(`redis://127.0.0.1:${await freePort()}`)).rejects.toBeInstanceOf(RedisAwayError)
   })
 })
