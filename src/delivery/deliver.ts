@@ -24,6 +24,7 @@ import { createDoor } from './http.ts'
 import { createResolve } from './resolve.ts'
 import type { Resolve } from './resolve.ts'
 import { createPace } from './pace.ts'
+import { createReadAhead } from './read-ahead.ts'
 import { createRecorder } from './recorder.ts'
 import type { RetryPolicy } from './retry.ts'
 import { createSlots } from './slots.ts'
@@ -31,7 +32,7 @@ import type { Pace } from './slots.ts'
 
 /** Long against a pause of the process, short against the time that a crash may delay a delivery. */
 const LEASE_MS = 15_000
-/** Drains in this process: each holds at most 250 deliveries in memory. One more is left to a later look. */
+/** Drains in this process: each holds at most some hundreds of deliveries in memory. One more is left to a later look. */
 const MAX_DRAINS = 200
 /** Receivers whose pace is remembered between drains; a forgotten one is judged by its row. */
 const MAX_KNOWN = 10_000
@@ -92,6 +93,7 @@ export const createDeliver = (deps: {
       consecutiveFailures: receiver.consecutiveFailures, random, ...(deps.breaker === undefined ? {} : { policy: deps.breaker }),
     })
     const pace = createPace({ maxConcurrency: receiver.maxConcurrency, known: paceOf(receiver) })
+    const ahead = createReadAhead({ readDue: (asked) => readDue(db, { receiverId, ...asked }) })
     let signs = noSigns
     const recorder = createRecorder({
       leaseMs,
@@ -101,15 +103,15 @@ export const createDeliver = (deps: {
           receiverId, holder, version: receiver.version, leaseMs, horizonSeconds, health: healthOf(breaker, written), outcomes,
         })
         if (signs === written) signs = noSigns
+        ahead.done(outcomes.map(({ id }) => id))
         return recorded
       },
       onFailure: (err) => log.warn({ event: 'delivery.not_recorded', receiver: receiverId, err }, 'Outcomes could not be recorded yet'),
     })
     try {
       return await runDrain({
-        receiver, send, slots, pace, breaker, recorder, leaseMs, onSlow,
+        receiver, ahead, send, slots, pace, breaker, recorder, leaseMs, onSlow,
         signal: stopping.signal,
-        readDue: (inHand, limit) => readDue(db, { receiverId, inHand, limit, withTermination: receiver.type === 'webhook' }),
         onOutcome: (outcome, delivery, readAtMs) => {
           if (outcome.delivered) {
             const seconds = (delivery.ageMs + performance.now() - readAtMs) / 1_000

@@ -13,25 +13,23 @@ import { mootOutcome } from './outcome.ts'
 import type { Outcome } from './outcome.ts'
 import { OVERDUE_MS } from './pace.ts'
 import type { ReceiverPace } from './pace.ts'
+import type { Ahead, ReadAhead } from './read-ahead.ts'
 import type { Recorder } from './recorder.ts'
 import type { Slot, Slots } from './slots.ts'
 
 /** `empty`: nothing is due. `changed`: the receiver is another now. The rest leave work that is found again later. */
 export type DrainEnd = 'empty' | 'changed' | 'broken' | 'no_slot' | 'stopped'
 
-/** Read ahead for each attempt in flight, so that reading never holds sending up. */
-const AHEAD_PER_ATTEMPT = 8
-const MIN_SLICE = 20
-/** Bounds what one drain holds in memory, and what is told again after a crash. */
-const MAX_SLICE = 250
 /** Outcomes gathered before they are written. */
 const RECORD_AT = 100
 /** The longest that an outcome waits to be written: callers wait for it (`Prefer: wait`). */
 const RECORD_WITHIN_MS = 50
+/** Outcomes not yet written with which sending goes on: more would be told again after a crash. */
+const MAX_UNRECORDED = 1_000
 
 export interface DrainDeps {
   readonly receiver: DrainedReceiver
-  readonly readDue: (inHand: readonly string[], limit: number) => Promise<DueDelivery[]>
+  readonly ahead: ReadAhead
   readonly send: Send
   readonly slots: Slots
   readonly pace: ReceiverPace
@@ -60,13 +58,9 @@ export const healthOf = (breaker: Breaker, signs: HealthSigns): DrainHealth => (
 
 /** Runs to the drain's end. Rejects only where reading fails; what is in flight is then recorded first. */
 export const runDrain = async (deps: DrainDeps): Promise<DrainEnd> => {
-  const { receiver, readDue, send, slots, pace, breaker, recorder, leaseMs, signal, onSlow, onOutcome } = deps
-  const queue: { delivery: DueDelivery; readAtMs: number }[] = []
-  const inHand = new Set<string>()
+  const { receiver, ahead, send, slots, pace, breaker, recorder, leaseMs, signal, onSlow, onOutcome } = deps
   let inFlight = 0
   let reading = false
-  let exhausted = false
-  let launchedSinceRead = 0
   let failure: { error: unknown } | null = null
   let end: DrainEnd | null = null
   let waitingForSlot: (() => void) | null = null
@@ -79,17 +73,8 @@ export const runDrain = async (deps: DrainDeps): Promise<DrainEnd> => {
 
   const read = async (): Promise<void> => {
     reading = true
-    launchedSinceRead = 0
-    const limit = Math.min(MAX_SLICE, Math.max(MIN_SLICE, pace.limit() * AHEAD_PER_ATTEMPT))
     try {
-      const due = await readDue([...inHand], limit)
-      exhausted = due.length < limit
-      const readAtMs = performance.now()
-      for (const delivery of due) {
-        inHand.add(delivery.id)
-        if (delivery.moot) recorder.add(mootOutcome(delivery))
-        else queue.push({ delivery, readAtMs })
-      }
+      for (const delivery of await ahead.read(pace.limit())) recorder.add(mootOutcome(delivery))
     } catch (error) {
       failure = { error }
     }
@@ -109,7 +94,7 @@ export const runDrain = async (deps: DrainDeps): Promise<DrainEnd> => {
     wake()
   }
 
-  const launch = async (slot: Slot, { delivery, readAtMs }: { delivery: DueDelivery; readAtMs: number }): Promise<void> => {
+  const launch = async (slot: Slot, { delivery, readAtMs }: Ahead): Promise<void> => {
     inFlight += 1
     const startedMs = performance.now()
     const overdue = setTimeout(() => {
@@ -158,13 +143,10 @@ export const runDrain = async (deps: DrainDeps): Promise<DrainEnd> => {
     return null
   }
 
-  /** A slice that came back short is read again once much of it is sent: more may be due by then. */
-  const mayRead = (): boolean =>
-    end === null && failure === null && !reading && queue.length < pace.limit() * (AHEAD_PER_ATTEMPT / 2) &&
-    (!exhausted || launchedSinceRead >= MIN_SLICE)
+  const goesOn = (): boolean => end === null && failure === null
 
   const mayLaunch = (): boolean =>
-    end === null && failure === null && queue.length > 0 && inFlight < (breaker.probing() ? 1 : pace.limit()) && recorder.waiting() < MAX_SLICE
+    goesOn() && ahead.waiting() > 0 && inFlight < (breaker.probing() ? 1 : pace.limit()) && recorder.waiting() < MAX_UNRECORDED
 
   const launchAll = (): void => {
     while (mayLaunch()) {
@@ -178,10 +160,9 @@ export const runDrain = async (deps: DrainDeps): Promise<DrainEnd> => {
       }
       const slot = takeSlot()
       if (slot === null) return
-      const next = queue.shift()
+      const next = ahead.next()
       if (next === undefined) return slot.release()
       if (receiver.ratePerSecond !== null) notBeforeMs = Math.max(performance.now(), notBeforeMs) + 1_000 / receiver.ratePerSecond
-      launchedSinceRead += 1
       void launch(slot, next)
     }
   }
@@ -193,13 +174,13 @@ export const runDrain = async (deps: DrainDeps): Promise<DrainEnd> => {
     for (;;) {
       const changed = new Promise<void>((resolve) => { wake = resolve })
       if (signal.aborted || !recorder.holds()) finish('stopped')
-      if (mayRead()) void read()
+      if (goesOn() && !reading && ahead.wantsMore(pace.limit())) void read()
       launchAll()
       const idle = inFlight === 0 && !reading
-      if (!flushing && (recorder.waiting() >= RECORD_AT || (idle && recorder.waiting() > 0 && (queue.length === 0 || end !== null)))) void flush()
+      if (!flushing && (recorder.waiting() >= RECORD_AT || (idle && recorder.waiting() > 0 && (ahead.waiting() === 0 || !goesOn())))) void flush()
       if (idle && !flushing && recorder.waiting() === 0) {
-        if (queue.length === 0 && exhausted) finish('empty')
-        if (failure !== null || end !== null) break
+        if (ahead.isEmpty()) finish('empty')
+        if (!goesOn()) break
       }
       await changed
     }

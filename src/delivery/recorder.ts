@@ -17,8 +17,8 @@ export interface Recorder {
   holds(): boolean
 }
 
-/** Written at once: about 100 spreads the cost of a statement thin; more only makes it longer. */
-const BATCH = 250
+/** Written at once: bounds how long a statement holds its rows. */
+const BATCH = 500
 const REPEAT_AFTER_MS = 200
 
 /** @param write one statement over a batch; rejects where it is not known to be written. */

@@ -55,24 +55,31 @@ export interface DueDelivery {
   readonly moot: boolean
   /** Since the session's end was committed, when read. */
   readonly ageMs: number
+  readonly dueAt: string
 }
+
+/** How far a drain has read: behind it lie only what it has in hand, what is done, and what came to be due late. */
+export type DrainCursor = Pick<DueDelivery, 'dueAt' | 'id'>
 
 const CLAIM = `
 SELECT d.id::text AS id, d.session_id AS "sessionId", d.client_id AS "clientId", d.sid, d.sub, d.issuer, d.attempts,
   d.moot_at <= now() AS moot,
-  (extract(epoch FROM now() - coalesce((SELECT c.committed_at FROM commits c WHERE c.id = d.commit_id), d.created_at)) * 1000)::float8 AS "ageMs"
+  (extract(epoch FROM now() - coalesce((SELECT c.committed_at FROM commits c WHERE c.id = d.commit_id), d.created_at)) * 1000)::float8 AS "ageMs",
+  d.due_at::text AS "dueAt"
 FROM deliveries d
 WHERE d.receiver_id = $1 AND d.state = 'pending' AND d.due_at <= now() AND d.id <> ALL($2::text[]::bigint[])
-ORDER BY d.due_at LIMIT $3`
+  AND (d.due_at, d.id) > (coalesce($4::text::timestamptz, '-infinity'), coalesce($5::text::bigint, 0))
+ORDER BY d.due_at, d.id LIMIT $3`
 
 /**
- * Reads what is due next, without those that the drain has in hand. Fewer than `limit` means that there is no more now.
+ * Reads what is due next, after the cursor, which also spares it the index entries of what is done already; and without
+ * what the drain has in hand, where that may lie after the cursor. Fewer than `limit` means that there is no more now.
  * Relies on deliveries_due and on the caller's holding the drain.
  */
 export const readDue = (
   db: Database,
-  { receiverId, inHand, limit }: { receiverId: string; inHand: readonly string[]; limit: number },
-): Promise<DueDelivery[]> => db.$queryRawUnsafe<DueDelivery[]>(CLAIM, receiverId, inHand, limit)
+  { receiverId, inHand, after, limit }: { receiverId: string; inHand: readonly string[]; after: DrainCursor | null; limit: number },
+): Promise<DueDelivery[]> => db.$queryRawUnsafe<DueDelivery[]>(CLAIM, receiverId, inHand, limit, after?.dueAt ?? null, after?.id ?? null)
 
 /** What came of one delivery, ready to be written. */
 export interface RecordedOutcome {
@@ -104,7 +111,8 @@ export interface DrainHealth {
 const STATE = `CASE WHEN o.state = 'pending' AND d.created_at + make_interval(secs => $11::float8) <= now() THEN 'failed' ELSE o.state END`
 
 // Receivers before deliveries, as everywhere; `told` depends on `held`, so the order is kept. A retry is due at the
-// horizon at the latest, so that the last attempt is made there.
+// horizon at the latest, so that the last attempt is made there. The list of ids, and the state as text, leave Postgres
+// the primary key alone to find the rows by: the join would read every delivery, the state every pending one.
 const RECORD = `
 WITH outcome AS MATERIALIZED (
   SELECT * FROM json_to_recordset($1::text::json) AS o(
@@ -129,7 +137,8 @@ WITH outcome AS MATERIALIZED (
     last_outcome = o.outcome, last_status = o.status, last_answer = o.answer,
     last_tried_at = CASE WHEN o.tried THEN now() ELSE d.last_tried_at END
   FROM outcome o
-  WHERE d.id = o.id AND d.state = 'pending' AND (d.attempts = o.attempts OR o.state = 'acknowledged')
+  WHERE d.id = o.id AND d.id = ANY($12::text[]::bigint[]) AND d.state::text = 'pending'
+    AND (d.attempts = o.attempts OR o.state = 'acknowledged')
     AND (SELECT count(*) FROM held) >= 0
   RETURNING d.state
 )
@@ -163,7 +172,7 @@ export const recordOutcomes = async (
   const { consecutiveFailures, brokenForMs, succeeded, failed, gone } = record.health
   const [row] = await db.$queryRawUnsafe<Recorded[]>(
     RECORD, JSON.stringify(record.outcomes), record.receiverId, record.holder, record.leaseMs, record.version,
-    consecutiveFailures, brokenForMs, succeeded, failed, gone, record.horizonSeconds,
+    consecutiveFailures, brokenForMs, succeeded, failed, gone, record.horizonSeconds, record.outcomes.map(({ id }) => id),
   )
   if (row === undefined) throw new Error('Recording returned no row')
   return row
