@@ -56,6 +56,8 @@ export interface EndedSession {
 
 export type SessionState = 'active' | 'terminated'
 export type ReceiverType = 'backchannel_logout' | 'webhook'
+/** What webhooks can be told of; receivers choose by these names. */
+export const webhookEvents = ['session.terminated'] as const
 export type SubjectForm = 'sid' | 'sub' | 'both'
 export type DeliveryState = 'pending' | 'acknowledged' | 'failed' | 'moot'
 

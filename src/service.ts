@@ -18,6 +18,9 @@ import { createBackchannelLogout } from './channels/backchannel-logout.ts'
 import { createCacheChannel } from './channels/cache.ts'
 import { createSigner } from './channels/signing.ts'
 import type { Signer } from './channels/signing.ts'
+import { createWebhook } from './channels/webhook.ts'
+import { createWebhookSecrets } from './channels/webhook-secret.ts'
+import type { WebhookSecrets } from './channels/webhook-secret.ts'
 import type { Config } from './config.ts'
 import { checkReceiverUrl } from './delivery/address.ts'
 import { createDeliver } from './delivery/deliver.ts'
@@ -41,6 +44,7 @@ import { deleteReceiver, getReceiver, listReceivers, putReceiver } from './store
 import { createPlainRedis } from './store/redis.ts'
 import { createSessionStore } from './store/sessions.ts'
 import { readTerminated } from './store/terminations.ts'
+import { rotateSecret } from './store/webhook-secrets.ts'
 import { createTelemetry } from './telemetry.ts'
 import type { Telemetry } from './telemetry.ts'
 import { createTerminate } from './termination/terminate.ts'
@@ -71,6 +75,7 @@ interface Ground {
   readonly terminate: Terminate
   readonly enforcement: ReturnType<typeof createEnforcement>
   readonly signer: Signer
+  readonly secrets: WebhookSecrets
 }
 
 /** Makes the service of one process for the roles that the configuration names. Opens nothing yet. */
@@ -104,8 +109,10 @@ export const createService = async (config: Config, options: { telemetry?: Telem
   // Without a worker's router in this process, one elsewhere is woken through the queue.
   const router = { wake: () => producer.wake('route', 'all') }
   const terminate = createTerminate({ db: commits, enforce: enforcement.enforce, wakeRoute: () => router.wake(), log })
-  const signer = createSigner({ db: commits, keyring: createKeyring(config.keys) })
-  const ground: Ground = { config, telemetry, backend, producer, database, router, terminate, enforcement, signer }
+  const keyring = createKeyring(config.keys)
+  const signer = createSigner({ db: commits, keyring })
+  const secrets = createWebhookSecrets(keyring)
+  const ground: Ground = { config, telemetry, backend, producer, database, router, terminate, enforcement, signer, secrets }
 
   const state = { draining: false, queueAvailable: () => true }
   const ready = async (): Promise<Readiness> => {
@@ -140,8 +147,14 @@ export const createService = async (config: Config, options: { telemetry?: Telem
   }
 }
 
+/** By receiver type. */
+const remoteChannels = ({ signer, secrets }: Pick<Ground, 'signer' | 'secrets'>) => ({
+  backchannel_logout: createBackchannelLogout({ sign: signer.sign, now: Date.now }),
+  webhook: createWebhook({ openSecret: secrets.open, now: Date.now }),
+})
+
 /** Commits batches, plans deliveries, delivers, and looks after what was missed. */
-const createWorkerRole = ({ config, telemetry, backend, producer, database, router, terminate, enforcement, signer }: Ground): Part[] => {
+const createWorkerRole = ({ config, telemetry, backend, producer, database, router, terminate, enforcement, signer, secrets }: Ground): Part[] => {
   const { log, metrics } = telemetry
   const background = database('worker')
   const wakeReceiver = (receiverId: string) => producer.wake('deliver', receiverId)
@@ -150,7 +163,7 @@ const createWorkerRole = ({ config, telemetry, backend, producer, database, rout
   router.wake = routeSoon.wake
   const deliver = createDeliver({
     db: background,
-    channels: { backchannel_logout: createBackchannelLogout({ sign: signer.sign, now: Date.now }) },
+    channels: remoteChannels({ signer, secrets }),
     ...config.delivery,
     metrics,
     log,
@@ -178,7 +191,7 @@ const createWorkerRole = ({ config, telemetry, backend, producer, database, rout
 }
 
 /** Answers requests: who asks, may they, the line, the answer. */
-const createApiRole = ({ config, telemetry, backend, producer, database, terminate, signer }: Ground, ready: () => Promise<Readiness>) => {
+const createApiRole = ({ config, telemetry, backend, producer, database, terminate, signer, secrets }: Ground, ready: () => Promise<Readiness>) => {
   const { log, metrics } = telemetry
   const reads = database('api')
   const read = createAuthorizationReader(reads)
@@ -218,6 +231,8 @@ const createApiRole = ({ config, telemetry, backend, producer, database, termina
       listDeliveries: (asked) => listDeliveries(reads, asked),
       checkReceiverUrl: (url) => checkReceiverUrl(url, config.delivery.allowPrivateReceivers),
       ensureKey: signer.ensureKey,
+      makeSecret: secrets.make,
+      rotateSecret: (asked) => rotateSecret(reads, asked),
     },
     telemetry,
     http: config.http,

@@ -7,6 +7,7 @@
  */
 import type { FastifyInstance, HTTPMethods } from 'fastify'
 import { CurfewError } from '../errors.ts'
+import { withoutExpressions } from './verb-path.ts'
 
 /** Paths that lead to routes of ours and take no method themselves. */
 const collections = ['/v2/sessions', '/v2beta/sessions']
@@ -45,15 +46,18 @@ export const createAllowedMethods = (app: FastifyInstance) => {
   return { refuseOthers }
 }
 
-/** Says whether a pattern of the router's matches a path, itself included. `:name` is one segment, `*` the rest. */
+/**
+ * Says whether a pattern of the router's matches a path, itself included. `:name`, with or without an expression of its
+ * own, is one segment up to a colon (behind which a verb stands); `*` is the rest.
+ */
 const matcher = (pattern: string): ((path: string) => boolean) => {
-  const source = pattern
+  const source = withoutExpressions(pattern)
     .replaceAll('::', '\0')
     .replace(/[.+?^${}()|[\]\\]/g, '\\$&')
-    .replace(/:\w+/g, '[^/]*')
     .replaceAll('*', '.*')
+    .replace(/:\w+/g, '[^/:]*')
     .replaceAll('\0', ':')
   const expression = new RegExp(`^${source}$`)
-  const literal = (path: string) => path.replaceAll('::', '\0').replace(/:\w+/g, 'x').replaceAll('\0', ':')
+  const literal = (path: string) => withoutExpressions(path).replaceAll('::', '\0').replace(/:\w+/g, 'x').replaceAll('\0', ':')
   return (path) => path === pattern || expression.test(literal(path))
 }

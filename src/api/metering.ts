@@ -5,6 +5,7 @@
 import type { FastifyInstance, onSendHookHandler } from 'fastify'
 import type { Counter } from 'prom-client'
 import type { Metrics } from '../telemetry.ts'
+import { withoutExpressions } from './verb-path.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -24,14 +25,15 @@ export const meterRoutes = (app: FastifyInstance, metrics: HttpMetrics): void =>
   })
   app.addHook('onRoute', (route) => {
     const method = typeof route.method === 'string' ? route.method : '*'
-    const seconds = metrics.curfew_http_request_seconds.labels(route.url)
+    const pattern = withoutExpressions(route.url)
+    const seconds = metrics.curfew_http_request_seconds.labels(pattern)
     // At most one entry for each status that the route answers with.
     const byStatus = new Map<number, Counter.Internal>()
     const meter: onSendHookHandler = (request, reply, _payload, done) => {
       const { statusCode } = reply
       let counter = byStatus.get(statusCode)
       if (counter === undefined) {
-        counter = metrics.curfew_http_requests_total.labels(route.url, method, String(statusCode))
+        counter = metrics.curfew_http_requests_total.labels(pattern, method, String(statusCode))
         byStatus.set(statusCode, counter)
       }
       counter.inc()

@@ -3,10 +3,12 @@
  * `config.document` instead of `schema`: then it is described, but nothing validates or serializes.
  */
 import swagger from '@fastify/swagger'
+import type { FastifyDynamicSwaggerOptions } from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyInstance } from 'fastify'
 import { jsonSchemaTransform } from 'fastify-type-provider-zod'
 import { commonErrors, errorAnswers } from './documented-errors.ts'
+import { webhooksDocument } from './webhook-document.ts'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -27,6 +29,9 @@ const PAGE_POLICY = {
   'frame-ancestors': ["'none'"],
 }
 
+/** OpenAPI 3.1 alone has them. Zod writes JSON Schema, which that version's schemas are. */
+type Webhooks = NonNullable<Extract<NonNullable<FastifyDynamicSwaggerOptions['openapi']>, { webhooks?: unknown }>['webhooks']>
+
 /** Starts collecting routes: register before them. */
 export const registerOpenApi = async (app: FastifyInstance, options: { publicUrl: string | null }): Promise<void> => {
   await app.register(swagger, {
@@ -44,6 +49,7 @@ export const registerOpenApi = async (app: FastifyInstance, options: { publicUrl
         },
       },
       security: [{ bearer: [] }],
+      webhooks: webhooksDocument as unknown as Webhooks,
     },
     transform: ({ schema, route, ...rest }) => {
       const described = route.config?.document ?? schema ?? {}

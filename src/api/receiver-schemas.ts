@@ -1,8 +1,9 @@
 /** What a receiver and a delivery look like on the wire, in and out. */
 import { z } from 'zod'
 import { signingAlgorithms } from '../channels/signing-key.ts'
+import { webhookEvents } from '../model.ts'
 import type { DeliveryRow } from '../store/deliveries.ts'
-import type { Receiver } from '../store/receivers.ts'
+import type { Receiver, ReceiverSettings } from '../store/receivers.ts'
 
 /** No colon: verbs such as `:verify` follow an id. */
 export const receiverId = z
@@ -12,21 +13,53 @@ export const receiverId = z
 /** Names of other systems: no control characters, because Postgres text and logs must hold them. */
 const name = z.string().regex(/^[^\p{Cc}\p{Cs}]{1,200}$/u, 'must have 1 to 200 characters and no control characters')
 
+/** What every type of receiver has. */
+const commonFields = {
+  issuer: z.string().max(500).optional().describe('Whose sessions; defaults to the caller’s issuer'),
+  resourceOwner: name.nullable().optional().describe('Only its sessions; null: all, which needs the instance'),
+  maxConcurrency: z.number().int().min(1).max(64).default(8).describe('Attempts in flight at once'),
+  ratePerSecond: z.number().int().min(1).max(10_000).nullable().optional(),
+  enabled: z.boolean().default(true).describe('Switched off, it is told nothing; deliveries wait'),
+}
+
+const url = z.string().min(1).max(2_048)
+
+const backchannelLogoutBody = z.strictObject({
+  type: z.literal('backchannel_logout'),
+  url: url.describe('Where logout tokens are posted'),
+  clientId: name.describe('The relying party, as the issuer knows it'),
+  subject: z.enum(['sid', 'sub', 'both']).default('sid').describe('What a logout token names'),
+  alg: z.enum(signingAlgorithms).default('RS256'),
+  events: z.array(z.string()).max(0, 'are for webhooks').default([]),
+  ...commonFields,
+})
+
+const webhookBody = z.strictObject({
+  type: z.literal('webhook'),
+  url: url.describe('Where events are posted'),
+  events: z
+    .array(z.enum(webhookEvents))
+    .min(1)
+    .max(webhookEvents.length)
+    .default([...webhookEvents])
+    .describe('Which events it is told of; those not named are not sent'),
+  ...commonFields,
+})
+
 export const receiverBody = z
-  .strictObject({
-    type: z.literal('backchannel_logout', 'must be "backchannel_logout"; "webhook" is not supported yet'),
-    url: z.string().min(1).max(2_048).describe('Where logout tokens are posted'),
-    issuer: z.string().max(500).optional().describe('Whose sessions; defaults to the caller’s issuer'),
-    clientId: name.describe('The relying party, as the issuer knows it'),
-    resourceOwner: name.nullable().optional().describe('Only its sessions; null: all, which needs the instance'),
-    subject: z.enum(['sid', 'sub', 'both']).default('sid').describe('What a logout token names'),
-    alg: z.enum(signingAlgorithms).default('RS256'),
-    events: z.array(z.string()).max(0, 'are for webhooks').default([]),
-    maxConcurrency: z.number().int().min(1).max(64).default(8).describe('Attempts in flight at once'),
-    ratePerSecond: z.number().int().min(1).max(10_000).nullable().optional(),
-    enabled: z.boolean().default(true).describe('Switched off, it is told nothing; deliveries wait'),
+  .discriminatedUnion('type', [backchannelLogoutBody, webhookBody], { error: 'must be "backchannel_logout" or "webhook"' })
+  .meta({
+    examples: [
+      { type: 'backchannel_logout', url: 'https://app.example.com/backchannel-logout', clientId: 'app' },
+      { type: 'webhook', url: 'https://hooks.example.com/curfew', resourceOwner: '69629023906488334', events: ['session.terminated'] },
+    ],
   })
-  .meta({ examples: [{ type: 'backchannel_logout', url: 'https://app.example.com/backchannel-logout', clientId: 'app' }] })
+
+/** What a registration asks for, with what its type leaves open filled in. */
+export const settingsOf = (body: z.output<typeof receiverBody>, within: { issuer: string; resourceOwner: string | null }): ReceiverSettings => {
+  const common = { ...body, ...within, ratePerSecond: body.ratePerSecond ?? null }
+  return common.type === 'backchannel_logout' ? common : { ...common, clientId: null, subject: 'sid', alg: 'RS256' }
+}
 
 const time = z.string().describe('RFC 3339 UTC')
 
@@ -35,10 +68,10 @@ export const receiverAnswer = z.object({
   type: z.enum(['backchannel_logout', 'webhook']),
   url: z.string(),
   issuer: z.string().nullable(),
-  clientId: z.string().nullable(),
+  clientId: z.string().nullable().describe('Null for webhooks'),
   resourceOwner: z.string().nullable(),
-  subject: z.enum(['sid', 'sub', 'both']),
-  alg: z.string(),
+  subject: z.enum(['sid', 'sub', 'both']).nullable().describe('Null for webhooks'),
+  alg: z.string().nullable().describe('Null for webhooks'),
   events: z.array(z.string()),
   maxConcurrency: z.uint32(),
   ratePerSecond: z.uint32().nullable(),
@@ -47,15 +80,20 @@ export const receiverAnswer = z.object({
   changeDate: time,
   consecutiveFailures: z.uint32(),
   brokenUntil: time.nullable().describe('Its breaker is open until then'),
+  goneDate: time.nullable().describe('When it answered that it is gone for good (410) and was switched off'),
   lastSuccessDate: time.nullable(),
   lastFailureDate: time.nullable(),
+})
+
+export const receiverMadeAnswer = receiverAnswer.extend({
+  secret: z.string().optional().describe('A webhook’s secret for Standard Webhooks; shown this once'),
 })
 
 export const deliveryAnswer = z.object({
   id: z.string(),
   receiverId: z.string(),
   sessionId: z.string(),
-  clientId: z.string(),
+  clientId: z.string().nullable().describe('Null for webhooks'),
   state: z.enum(['pending', 'acknowledged', 'failed', 'moot']),
   attempts: z.uint32(),
   creationDate: time,
@@ -76,8 +114,8 @@ export const renderReceiver = (receiver: Receiver): z.input<typeof receiverAnswe
   issuer: receiver.issuer,
   clientId: receiver.clientId,
   resourceOwner: receiver.resourceOwner,
-  subject: receiver.subject,
-  alg: receiver.alg,
+  subject: receiver.type === 'webhook' ? null : receiver.subject,
+  alg: receiver.type === 'webhook' ? null : receiver.alg,
   events: [...receiver.events],
   maxConcurrency: receiver.maxConcurrency,
   ratePerSecond: receiver.ratePerSecond,
@@ -86,6 +124,7 @@ export const renderReceiver = (receiver: Receiver): z.input<typeof receiverAnswe
   changeDate: receiver.updatedAt.toISOString(),
   consecutiveFailures: receiver.consecutiveFailures,
   brokenUntil: iso(receiver.brokenUntil),
+  goneDate: iso(receiver.goneAt),
   lastSuccessDate: iso(receiver.lastSuccessAt),
   lastFailureDate: iso(receiver.lastFailureAt),
 })
@@ -94,7 +133,7 @@ export const renderDelivery = (delivery: DeliveryRow): z.input<typeof deliveryAn
   id: delivery.id,
   receiverId: delivery.receiverId,
   sessionId: delivery.sessionId,
-  clientId: delivery.clientId,
+  clientId: delivery.clientId === '' ? null : delivery.clientId,
   state: delivery.state,
   attempts: delivery.attempts,
   creationDate: delivery.createdAt.toISOString(),

@@ -2,7 +2,7 @@
  * The contract of every remote channel: how one standard says that a session has ended (`compose`), and what the
  * answer means (`judge`). A channel knows nothing of retries, breakers or sockets; delivery knows nothing of tokens.
  */
-import type { SubjectForm } from '../model.ts'
+import type { SubjectForm, TerminationMode } from '../model.ts'
 
 /** What a channel needs of the receiver. */
 export interface ChannelReceiver {
@@ -11,6 +11,18 @@ export interface ChannelReceiver {
   readonly clientId: string | null
   readonly subject: SubjectForm
   readonly alg: string
+  /** A webhook's secrets, encrypted, the newest first; empty for other types. */
+  readonly secrets: readonly string[]
+}
+
+/** What an event `session.terminated` says beyond the names of the session. */
+export interface ToldTermination {
+  readonly resourceOwner: string
+  readonly mode: TerminationMode
+  readonly reason: string | null
+  readonly sequence: string
+  /** Milliseconds since 1970. */
+  readonly terminatedAtMs: number
 }
 
 /** What a channel needs of one delivery. */
@@ -21,6 +33,8 @@ export interface ChannelDelivery {
   readonly sid: string
   readonly sub: string
   readonly issuer: string
+  /** Read for webhooks alone; null for other types, and where the event is no longer there. */
+  readonly termination: ToldTermination | null
 }
 
 /** One request, complete but for what the door adds (host, length, `accept-encoding: identity`). */

@@ -93,7 +93,7 @@ export const createDeliver = (deps: {
       consecutiveFailures: receiver.consecutiveFailures, random, ...(deps.breaker === undefined ? {} : { policy: deps.breaker }),
     })
     const pace = createPace({ maxConcurrency: receiver.maxConcurrency, known: paceOf(receiver) })
-    const ahead = createReadAhead({ readDue: (asked) => readDue(db, { receiverId, ...asked }) })
+    const ahead = createReadAhead({ readDue: (asked) => readDue(db, { receiverId, withTermination: receiver.type === 'webhook', ...asked }) })
     let signs = noSigns
     const recorder = createRecorder({
       leaseMs,

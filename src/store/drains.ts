@@ -6,8 +6,9 @@
  * two may send the same delivery; both then record against the number of attempts that they saw, so an attempt
  * is recorded once, and an acknowledgement always counts.
  */
-import type { DeliveryState, SubjectForm } from '../model.ts'
+import type { DeliveryState, SubjectForm, TerminationMode } from '../model.ts'
 import type { Database } from './postgres.ts'
+import { LIVE_SECRETS } from './webhook-secrets.ts'
 
 /** A receiver whose drain we hold. */
 export interface DrainedReceiver {
@@ -17,6 +18,8 @@ export interface DrainedReceiver {
   readonly clientId: string | null
   readonly subject: SubjectForm
   readonly alg: string
+  /** Encrypted, the newest first. */
+  readonly secrets: readonly string[]
   readonly maxConcurrency: number
   readonly ratePerSecond: number | null
   readonly consecutiveFailures: number
@@ -31,7 +34,7 @@ WHERE r.id = $1 AND r.enabled
   AND (r.drained_until IS NULL OR r.drained_until <= now()) AND (r.broken_until IS NULL OR r.broken_until <= now())
   AND EXISTS (SELECT FROM deliveries d WHERE d.receiver_id = $1 AND d.state = 'pending' AND d.due_at <= now())
 RETURNING r.id, r.type::text AS type, r.url, r.client_id AS "clientId", r.subject::text AS subject, r.alg,
-  r.max_concurrency AS "maxConcurrency", r.rate_per_second AS "ratePerSecond", r.consecutive_failures AS "consecutiveFailures",
+  ${LIVE_SECRETS} AS secrets, r.max_concurrency AS "maxConcurrency", r.rate_per_second AS "ratePerSecond", r.consecutive_failures AS "consecutiveFailures",
   r.last_success_at IS NOT NULL AS "succeededBefore", r.updated_at::text AS version`
 
 /** Takes the drain of a receiver that is on, not broken, held by nobody and has something due; else null. */
@@ -50,6 +53,14 @@ export interface DueDelivery {
   readonly sid: string
   readonly sub: string
   readonly issuer: string
+  /** Read where asked for; null also where the event is gone. */
+  readonly termination: {
+    readonly resourceOwner: string
+    readonly mode: TerminationMode
+    readonly reason: string | null
+    readonly sequence: string
+    readonly terminatedAtMs: number
+  } | null
   readonly attempts: number
   /** Nothing is left to end: it is not sent. */
   readonly moot: boolean
@@ -61,8 +72,15 @@ export interface DueDelivery {
 /** How far a drain has read: behind it lie only what it has in hand, what is done, and what came to be due late. */
 export type DrainCursor = Pick<DueDelivery, 'dueAt' | 'id'>
 
-const CLAIM = `
+/** The event as webhooks tell it: a look-up by session_events' unique key, of a handful of rows. */
+const TERMINATION = `(
+  SELECT json_build_object('resourceOwner', e.resource_owner, 'mode', e.mode, 'reason', e.reason, 'sequence', e.sequence::text,
+    'terminatedAtMs', floor(extract(epoch FROM e.created_at) * 1000))
+  FROM session_events e WHERE e.session_id = d.session_id AND e.type = 'session.terminated' ORDER BY e.sequence DESC LIMIT 1)`
+
+const claim = (termination: string): string => `
 SELECT d.id::text AS id, d.session_id AS "sessionId", d.client_id AS "clientId", d.sid, d.sub, d.issuer, d.attempts,
+  ${termination} AS termination,
   d.moot_at <= now() AS moot,
   (extract(epoch FROM now() - coalesce((SELECT c.committed_at FROM commits c WHERE c.id = d.commit_id), d.created_at)) * 1000)::float8 AS "ageMs",
   d.due_at::text AS "dueAt"
@@ -70,6 +88,8 @@ FROM deliveries d
 WHERE d.receiver_id = $1 AND d.state = 'pending' AND d.due_at <= now() AND d.id <> ALL($2::text[]::bigint[])
   AND (d.due_at, d.id) > (coalesce($4::text::timestamptz, '-infinity'), coalesce($5::text::bigint, 0))
 ORDER BY d.due_at, d.id LIMIT $3`
+const CLAIM = claim('NULL::json')
+const CLAIM_WITH_TERMINATION = claim(TERMINATION)
 
 /**
  * Reads what is due next, after the cursor, which also spares it the index entries of what is done already; and without
@@ -78,8 +98,11 @@ ORDER BY d.due_at, d.id LIMIT $3`
  */
 export const readDue = (
   db: Database,
-  { receiverId, inHand, after, limit }: { receiverId: string; inHand: readonly string[]; after: DrainCursor | null; limit: number },
-): Promise<DueDelivery[]> => db.$queryRawUnsafe<DueDelivery[]>(CLAIM, receiverId, inHand, limit, after?.dueAt ?? null, after?.id ?? null)
+  asked: { receiverId: string; inHand: readonly string[]; after: DrainCursor | null; limit: number; withTermination: boolean },
+): Promise<DueDelivery[]> =>
+  db.$queryRawUnsafe<DueDelivery[]>(
+    asked.withTermination ? CLAIM_WITH_TERMINATION : CLAIM, asked.receiverId, asked.inHand, asked.limit, asked.after?.dueAt ?? null, asked.after?.id ?? null,
+  )
 
 /** What came of one delivery, ready to be written. */
 export interface RecordedOutcome {
@@ -125,7 +148,8 @@ WITH outcome AS MATERIALIZED (
       WHEN $7::float8 IS NOT NULL THEN now() + make_interval(secs => $7::float8 / 1000) END,
     last_success_at = CASE WHEN $8::boolean THEN now() ELSE r.last_success_at END,
     last_failure_at = CASE WHEN $9::boolean THEN now() ELSE r.last_failure_at END,
-    enabled = r.enabled AND NOT $10::boolean
+    enabled = r.enabled AND NOT $10::boolean,
+    gone_at = CASE WHEN $10::boolean THEN now() ELSE r.gone_at END
   WHERE r.id = $2 AND r.drained_by = $3::text::uuid
   RETURNING r.enabled AND r.updated_at::text = $5 AS same
 ), told AS (

@@ -40,6 +40,8 @@ export interface Receiver extends ReceiverSettings {
   readonly consecutiveFailures: number
   /** The breaker is open until then; null: closed. */
   readonly brokenUntil: Date | null
+  /** When it said that it is gone for good and was switched off, or null. */
+  readonly goneAt: Date | null
   readonly lastSuccessAt: Date | null
   readonly lastFailureAt: Date | null
 }
@@ -47,40 +49,43 @@ export interface Receiver extends ReceiverSettings {
 const COLUMNS = `r.id, r.type::text AS type, r.url, r.issuer, r.client_id AS "clientId", r.resource_owner AS "resourceOwner",
   r.subject::text AS subject, r.alg, r.events, r.max_concurrency AS "maxConcurrency", r.rate_per_second AS "ratePerSecond",
   r.enabled, r.created_at AS "createdAt", r.updated_at AS "updatedAt", r.consecutive_failures AS "consecutiveFailures",
-  r.broken_until AS "brokenUntil", r.last_success_at AS "lastSuccessAt", r.last_failure_at AS "lastFailureAt"`
+  r.broken_until AS "brokenUntil", r.gone_at AS "goneAt", r.last_success_at AS "lastSuccessAt", r.last_failure_at AS "lastFailureAt"`
 
 /** `$1` says whether the whole instance is within reach, `$2` which organizations are, `$3` which issuers. */
-const WITHIN = '($1::boolean OR r.resource_owner = ANY($2::text[])) AND (r.issuer IS NULL OR r.issuer = ANY($3::text[]))'
+export const WITHIN = '($1::boolean OR r.resource_owner = ANY($2::text[])) AND (r.issuer IS NULL OR r.issuer = ANY($3::text[]))'
 
+// A receiver keeps its type, because what is planned for it fits that type alone; and a webhook keeps its secret.
 // A new address or a receiver switched on again starts with a closed breaker: what failed before says nothing of it.
 const PUT = `
-INSERT INTO receivers AS r (id, type, url, issuer, client_id, resource_owner, subject, alg, events, max_concurrency, rate_per_second, enabled)
-VALUES ($4, $5::text::receiver_type, $6, $7, $8, $9, $10::text::subject_form, $11, $12, $13, $14, $15)
+INSERT INTO receivers AS r (id, type, url, issuer, client_id, resource_owner, subject, alg, events, max_concurrency, rate_per_second, enabled, secret)
+VALUES ($4, $5::text::receiver_type, $6, $7, $8, $9, $10::text::subject_form, $11, $12, $13, $14, $15, $16)
 ON CONFLICT (id) DO UPDATE SET
-  type = excluded.type, url = excluded.url, issuer = excluded.issuer, client_id = excluded.client_id,
+  url = excluded.url, issuer = excluded.issuer, client_id = excluded.client_id,
   resource_owner = excluded.resource_owner, subject = excluded.subject, alg = excluded.alg, events = excluded.events,
   max_concurrency = excluded.max_concurrency, rate_per_second = excluded.rate_per_second, enabled = excluded.enabled,
   updated_at = clock_timestamp(),
+  gone_at = CASE WHEN excluded.enabled THEN NULL ELSE r.gone_at END,
   broken_until = CASE WHEN r.url = excluded.url AND r.enabled = excluded.enabled THEN r.broken_until END,
   consecutive_failures = CASE WHEN r.url = excluded.url AND r.enabled = excluded.enabled THEN r.consecutive_failures ELSE 0 END
-WHERE ${WITHIN}
+WHERE r.type = excluded.type AND ${WITHIN}
 RETURNING ${COLUMNS}, (r.xmax = 0) AS created`
 
 /** Deliveries removed by one statement, well within the statement timeout. */
 const DELETE_SLICE = 5_000
 
-const scopeOf = ({ reach, issuers }: Within): [boolean, string[], readonly string[]] =>
+export const scopeOf = ({ reach, issuers }: Within): [boolean, string[], readonly string[]] =>
   reach === 'instance' ? [true, [], issuers] : [false, [...reach], issuers]
 
 /**
  * Creates or replaces a receiver. May be repeated.
  *
+ * @param asked.secret a webhook's, encrypted: kept where the receiver is created, else left aside; null for other types.
  * @throws CurfewError permission_denied where the receiver asked for lies beyond the caller's reach, receiver_not_found
- * where the id belongs to a receiver beyond it.
+ * where the id belongs to a receiver beyond it, invalid_argument where it is a receiver of another type.
  */
 export const putReceiver = async (
   db: Database,
-  { id, settings, ...within }: Within & { id: string; settings: ReceiverSettings },
+  { id, settings, secret, ...within }: Within & { id: string; settings: ReceiverSettings; secret: string | null },
 ): Promise<{ receiver: Receiver; created: boolean }> => {
   const { resourceOwner: owner, issuer } = settings
   const { reach, issuers } = within
@@ -88,9 +93,12 @@ export const putReceiver = async (
   if (issuer !== null && !issuers.includes(issuer)) throw new CurfewError('permission_denied')
   const [row] = await db.$queryRawUnsafe<(Receiver & { created: boolean })[]>(
     PUT, ...scopeOf(within), id, settings.type, settings.url, settings.issuer, settings.clientId, owner, settings.subject,
-    settings.alg, settings.events, settings.maxConcurrency, settings.ratePerSecond, settings.enabled,
+    settings.alg, settings.events, settings.maxConcurrency, settings.ratePerSecond, settings.enabled, secret,
   )
-  if (row === undefined) throw new CurfewError('receiver_not_found')
+  if (row === undefined) {
+    const { type } = await getReceiver(db, { id, reach, issuers })
+    throw new CurfewError('invalid_argument', { says: `type: this receiver is a ${type} and stays one; delete it first` })
+  }
   const { created, ...receiver } = row
   return { receiver, created }
 }

@@ -12,33 +12,51 @@ const COMMITS_AT_ONCE = 200
 /** Events planned by one statement: about 100 ms of Postgres, measured; larger claims are no faster. */
 const EVENTS_AT_ONCE = 5_000
 
+// A webhook needs no participant: it is told of the session itself, by no client's name. Asked for twice, with and
+// without an organization, so that each is a look-up by key.
+const webhooksOf = (scope: string): string => `
+  SELECT r.id, s.id, '', s.id, s.user_id, s.issuer, s.commit_id, s.moot_at
+  FROM ended s CROSS JOIN LATERAL (
+    SELECT id FROM receivers WHERE type = 'webhook' AND issuer = s.issuer AND ${scope} AND 'session.terminated' = ANY(events) OFFSET 0) r`
+
 // `claimed` is the prefix of the locked commits that fits; at least one, however many sessions it ended.
 // Disabled receivers collect too: they are paused, and told once they are switched on.
-// OFFSET 0 makes Postgres look each commit's events and each session up by their keys: a generic plan made while the
-// tables were small otherwise walks the whole index of terminations for every claim, for as long as the plan lives. Inserting in index order costs a sort and saves more than that in index pages.
+// OFFSET 0 makes Postgres look everything up by its key, each commit's events, each session, each client's receivers: a
+// generic plan made while the tables were small otherwise walks a whole index for every claim, for as long as the plan
+// lives. Inserting in index order costs a sort and saves more than that in index pages.
 const ROUTE = `
 WITH locked AS MATERIALIZED (
   SELECT id, sessions FROM commits WHERE routed_at IS NULL ORDER BY id LIMIT ${COMMITS_AT_ONCE} FOR NO KEY UPDATE SKIP LOCKED
 ), claimed AS MATERIALIZED (
   SELECT id FROM (SELECT id, sum(sessions) OVER (ORDER BY id) - sessions AS before FROM locked) l WHERE before < ${EVENTS_AT_ONCE}
-), planned AS (
-  INSERT INTO deliveries (receiver_id, session_id, client_id, sid, sub, issuer, commit_id, moot_at)
-  SELECT r.id, s.id, c.client_id, c.sid, c.sub, s.issuer, e.commit_id, ${MOOT_AT('$1')}
+), ended AS MATERIALIZED (
+  SELECT s.id, s.issuer, s.user_id, s.resource_owner, e.commit_id, ${MOOT_AT('$1')} AS moot_at
   FROM claimed k
   CROSS JOIN LATERAL (
     SELECT session_id, commit_id FROM session_events WHERE commit_id = k.id AND type = 'session.terminated' OFFSET 0) e
-  CROSS JOIN LATERAL (SELECT id, issuer, resource_owner, expires_at, terminated_at FROM sessions WHERE id = e.session_id OFFSET 0) s
-  CROSS JOIN LATERAL (SELECT client_id, sid, sub FROM session_clients WHERE session_id = e.session_id OFFSET 0) c
-  JOIN receivers r ON r.type = 'backchannel_logout' AND r.issuer = s.issuer AND r.client_id = c.client_id
-    AND (r.resource_owner IS NULL OR r.resource_owner = s.resource_owner)
-  ORDER BY r.id, s.id
+  CROSS JOIN LATERAL (SELECT * FROM sessions WHERE id = e.session_id OFFSET 0) s
+), concerned AS (
+  SELECT r.id AS receiver_id, s.id AS session_id, c.client_id, c.sid, c.sub, s.issuer, s.commit_id, s.moot_at
+  FROM ended s
+  CROSS JOIN LATERAL (SELECT client_id, sid, sub FROM session_clients WHERE session_id = s.id OFFSET 0) c
+  CROSS JOIN LATERAL (
+    SELECT id FROM receivers WHERE issuer = s.issuer AND client_id = c.client_id AND type = 'backchannel_logout'
+      AND (resource_owner IS NULL OR resource_owner = s.resource_owner) OFFSET 0) r
+  UNION ALL
+  ${webhooksOf('resource_owner = s.resource_owner')}
+  UNION ALL
+  ${webhooksOf('resource_owner IS NULL')}
+), planned AS (
+  INSERT INTO deliveries (receiver_id, session_id, client_id, sid, sub, issuer, commit_id, moot_at)
+  SELECT * FROM concerned ORDER BY receiver_id, session_id
   ON CONFLICT (receiver_id, session_id, client_id, sid) DO NOTHING
   RETURNING receiver_id
 ), marked AS (
   UPDATE commits SET routed_at = clock_timestamp() FROM claimed k WHERE commits.id = k.id
 )
 SELECT (SELECT count(*) FROM claimed)::int AS commits,
-  (SELECT count(*) = ${COMMITS_AT_ONCE} FROM locked) OR (SELECT count(*) FROM locked) > (SELECT count(*) FROM claimed) AS more, (SELECT count(*) FROM planned)::int AS deliveries,
+  (SELECT count(*) = ${COMMITS_AT_ONCE} FROM locked) OR (SELECT count(*) FROM locked) > (SELECT count(*) FROM claimed) AS more,
+  (SELECT count(*) FROM planned)::int AS deliveries,
   ARRAY(SELECT DISTINCT receiver_id FROM planned) AS "receiverIds"`
 
 export interface Routed {

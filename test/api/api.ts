@@ -12,6 +12,7 @@ import { createRefuseDeadToken } from '../../src/auth/own-session.ts'
 import { buildServer } from '../../src/api/server.ts'
 import type { ApiDeps } from '../../src/api/server.ts'
 import { createSigner } from '../../src/channels/signing.ts'
+import { createWebhookSecrets } from '../../src/channels/webhook-secret.ts'
 import { checkReceiverUrl } from '../../src/delivery/address.ts'
 import { createKeyring } from '../../src/keys.ts'
 import type { TerminateAnswer, TerminateCommand } from '../../src/model.ts'
@@ -21,6 +22,7 @@ import { openDatabase } from '../../src/store/postgres.ts'
 import type { Database } from '../../src/store/postgres.ts'
 import { deleteReceiver, getReceiver, listReceivers, putReceiver } from '../../src/store/receivers.ts'
 import { createSessionStore } from '../../src/store/sessions.ts'
+import { rotateSecret } from '../../src/store/webhook-secrets.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import { createTerminate } from '../../src/termination/terminate.ts'
 import { startIssuer } from '../harness/issuer.ts'
@@ -92,6 +94,8 @@ export const startApi = async (
       listDeliveries: (asked) => listDeliveries(db, asked),
       checkReceiverUrl: (url) => checkReceiverUrl(url, []),
       ensureKey: signer.ensureKey,
+      makeSecret: createWebhookSecrets(keyring).make,
+      rotateSecret: (asked) => rotateSecret(db, asked),
     },
     sessionRoutes: {
       sessions: createSessionStore({ db, maxLifetimeSeconds: 3_600, maxTokenLifetimeSeconds: 3_600 }),

@@ -39,8 +39,9 @@ describe('PUT', () => {
   })
 
   it.each([
-    ['a webhook', { type: 'webhook' }, /type: must be "backchannel_logout"; "webhook" is not supported yet/],
-    ['an unknown type', { type: 'carrier_pigeon' }, /^type: /],
+    ['a webhook of one client', { type: 'webhook' }, /clientId/],
+    ['an unknown type', { type: 'carrier_pigeon' }, /^type: must be "backchannel_logout" or "webhook"/],
+    ['no type', { type: undefined }, /^type: /],
     ['no client', { clientId: undefined }, /^clientId: /],
     ['a client with a line break', { clientId: 'a\nb' }, /^clientId: /],
     ['an unknown field', { colour: 'red' }, /colour/],

@@ -49,6 +49,7 @@ describe('paths and methods', () => {
     ['/v2beta/sessions', ''],
     ['/v1/receivers', 'GET, HEAD'],
     ['/v1/receivers/a', 'DELETE, GET, HEAD, PUT'],
+    ['/v1/receivers/a:rotateSecret', 'POST'],
     ['/v1/sessions:batchCreate', 'POST'],
     ['/v1/sessions/a', 'PATCH, PUT'],
     ['/healthz', 'GET, HEAD'],
@@ -194,5 +195,5 @@ describe('the OpenAPI document', () => {
   })
 })
 
-const toPath = (url: string): string => url.replaceAll('::', '\0').replace(/:(\w+)/g, '{$1}').replaceAll('\0', ':')
+const toPath = (url: string): string => url.replace(/\(.*?\)/g, '').replaceAll('::', '\0').replace(/:(\w+)/g, '{$1}').replaceAll('\0', ':')
 

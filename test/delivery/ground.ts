@@ -3,6 +3,8 @@ import { randomBytes } from 'node:crypto'
 import { createBackchannelLogout } from '../../src/channels/backchannel-logout.ts'
 import type { RemoteChannel } from '../../src/channels/channel.ts'
 import { createSigner } from '../../src/channels/signing.ts'
+import { createWebhook } from '../../src/channels/webhook.ts'
+import { createWebhookSecrets } from '../../src/channels/webhook-secret.ts'
 import { createDeliver } from '../../src/delivery/deliver.ts'
 import type { Deliver } from '../../src/delivery/deliver.ts'
 import { createKeyring } from '../../src/keys.ts'
@@ -39,6 +41,8 @@ export const openGround = async () => {
   const keyring = createKeyring({ encryptionKey: randomBytes(32), encryptionKeyPrevious: null })
   const signer = createSigner({ db, keyring })
   const backchannel = createBackchannelLogout({ sign: signer.sign, now: Date.now })
+  const secrets = createWebhookSecrets(keyring)
+  const webhook = createWebhook({ openSecret: secrets.open, now: Date.now })
   const made: Deliver[] = []
   const route = createRoute({ db, wakeReceiver: () => {}, maxTokenLifetimeSeconds: MAX_TOKEN_LIFETIME_SECONDS })
 
@@ -60,7 +64,21 @@ export const openGround = async () => {
     telemetry,
     route,
     put,
+    /** Registers a webhook, and returns its secret as its receiver knows it. */
+    putWebhook: async (id: string, settings: Partial<ReceiverSettings> & { url: string }): Promise<string> => {
+      const { shown, sealed } = secrets.make(id)
+      await putReceiver(db, {
+        id, reach: 'instance', issuers: [ISSUER], secret: sealed,
+        settings: {
+          type: 'webhook', issuer: ISSUER, clientId: null, resourceOwner: null, subject: 'sid', alg: 'RS256',
+          events: ['session.terminated'], maxConcurrency: 8, ratePerSecond: null, enabled: true, ...settings,
+        },
+      })
+      return shown
+    },
+    secrets,
     backchannel,
+    webhook,
     /** Ends `count` sessions in which `clientId` takes part, and plans the deliveries. */
     endSessions: async (prefix: string, count: number, clientId = 'app') => {
       const ids = Array.from({ length: count }, (_, at) => `${prefix}-${at}`)
@@ -73,7 +91,7 @@ export const openGround = async () => {
     deliverLane: (options: Partial<Parameters<typeof createDeliver>[0]> & { channel?: RemoteChannel } = {}) => {
       const { channel = backchannel, ...changed } = options
       const lane = createDeliver({
-        db, channels: { backchannel_logout: channel }, allowPrivateReceivers: LOOPBACK, timeoutMs: 2_000, metrics: telemetry.metrics,
+        db, channels: { backchannel_logout: channel, webhook }, allowPrivateReceivers: LOOPBACK, timeoutMs: 2_000, metrics: telemetry.metrics,
         log: telemetry.log, concurrency: 64, horizonSeconds: HORIZON_SECONDS, ...changed,
       })
       made.push(lane)

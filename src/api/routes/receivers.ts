@@ -6,21 +6,24 @@
  */
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
-import { requirePermission } from '../../auth/caller.ts'
 import type { Reach } from '../../auth/caller.ts'
 import type { SigningAlgorithm } from '../../channels/signing-key.ts'
 import { CurfewError } from '../../errors.ts'
-import type { DeliveryState, Permission } from '../../model.ts'
+import type { DeliveryState } from '../../model.ts'
 import type { DeliveryRow } from '../../store/deliveries.ts'
 import type { Receiver, ReceiverSettings, Within } from '../../store/receivers.ts'
-import type { Caller } from '../caller.ts'
 import { errorAnswers } from '../documented-errors.ts'
 import { pageTokenOf, readPageToken } from '../page-token.ts'
-import { deliveryAnswer, receiverAnswer, receiverBody, receiverId, renderDelivery, renderReceiver } from '../receiver-schemas.ts'
+import {
+  deliveryAnswer, receiverAnswer, receiverBody, receiverId, receiverMadeAnswer, renderDelivery, renderReceiver, settingsOf,
+} from '../receiver-schemas.ts'
+import { within } from '../within.ts'
+import { receiverActionRoutes } from './receiver-actions.ts'
+import type { ReceiverActionsDeps } from './receiver-actions.ts'
 
-export interface ReceiverRoutesDeps {
+export interface ReceiverRoutesDeps extends ReceiverActionsDeps {
   readonly putReceiver: (
-    asked: Within & { id: string; settings: ReceiverSettings },
+    asked: Within & { id: string; settings: ReceiverSettings; secret: string | null },
   ) => Promise<{ receiver: Receiver; created: boolean }>
   readonly getReceiver: (asked: Within & { id: string }) => Promise<Receiver>
   readonly listReceivers: (asked: Within & { after: string | null; limit: number }) => Promise<readonly Receiver[]>
@@ -43,22 +46,19 @@ const tags = ['receivers']
 const isReceiverId = (key: string): boolean => receiverId.safeParse(key).success
 const isDeliveryId = (key: string): boolean => /^\d{1,19}$/.test(key) && BigInt(key) <= 9_223_372_036_854_775_807n
 
-const within = (caller: Caller, permission: Permission): Within => ({
-  reach: requirePermission(caller, permission),
-  issuers: caller.sessionIssuers,
-})
-
 export const receiverRoutes: FastifyPluginAsyncZod<ReceiverRoutesDeps> = async (app, deps) => {
+  await app.register(receiverActionRoutes, deps)
+
   app.put('/v1/receivers/:id', {
     schema: {
       tags,
       summary: 'Create or replace a receiver',
-      description: 'Permission `receiver.write`. Repeat-safe.',
+      description: 'Permission `receiver.write`. Repeat-safe. A receiver keeps its type. The answer that creates a webhook shows its secret, once.',
       params: idParams,
       body: receiverBody,
       response: {
         200: receiverAnswer.meta({ description: 'Replaced' }),
-        201: receiverAnswer.meta({ description: 'Created' }),
+        201: receiverMadeAnswer.meta({ description: 'Created' }),
         ...errorAnswers('permission_denied', 'receiver_not_found', 'body_too_large'),
       },
     },
@@ -70,10 +70,13 @@ export const receiverRoutes: FastifyPluginAsyncZod<ReceiverRoutesDeps> = async (
       // A caller cannot make anybody be told in another issuer's name, or of another organization's sessions.
       if (!allowed.issuers.includes(issuer) || !reaches(allowed.reach, resourceOwner)) throw new CurfewError('permission_denied')
       await deps.checkReceiverUrl(body.url)
-      await deps.ensureKey(issuer, body.alg)
-      const settings = { ...body, issuer, resourceOwner, ratePerSecond: body.ratePerSecond ?? null }
-      const { receiver, created } = await deps.putReceiver({ ...allowed, id: request.params.id, settings })
-      return reply.status(created ? 201 : 200).send(renderReceiver(receiver))
+      const { id } = request.params
+      const settings = settingsOf(body, { issuer, resourceOwner })
+      if (body.type === 'backchannel_logout') await deps.ensureKey(issuer, body.alg)
+      const secret = body.type === 'webhook' ? deps.makeSecret(id) : null
+      const { receiver, created } = await deps.putReceiver({ ...allowed, id, settings, secret: secret?.sealed ?? null })
+      if (!created) return reply.status(200).send(renderReceiver(receiver))
+      return reply.status(201).send({ ...renderReceiver(receiver), ...(secret === null ? {} : { secret: secret.shown }) })
     },
   })
 

@@ -1,0 +1,66 @@
+/**
+ * The `webhooks` of the OpenAPI document (OpenAPI 3.1): what receivers of type `webhook` are sent, by event. A test holds
+ * the schema and what is really sent together.
+ */
+import { z } from 'zod'
+
+const time = z.iso.datetime().describe('RFC 3339 UTC with three fractional digits')
+
+export const sessionTerminatedEvent = z.strictObject({
+  type: z.literal('session.terminated'),
+  timestamp: time,
+  data: z.strictObject({
+    sessionId: z.string(),
+    issuer: z.string().describe('Whose session it was, by its `iss` URL'),
+    userId: z.string().describe('The issuer’s `sub`'),
+    resourceOwner: z.string().describe('The organization'),
+    mode: z.enum(['logout', 'revoke']).describe('An ordinary log-out, or a security revocation'),
+    reason: z.string().optional(),
+    sequence: z.string().regex(/^\d+$/).describe('Of the event in the session’s history, a 64-bit number'),
+    terminatedAt: time,
+  }),
+})
+
+const example = {
+  type: 'session.terminated',
+  timestamp: '2024-05-10T13:32:02.709Z',
+  data: {
+    sessionId: '218480890961985793',
+    issuer: 'https://id.example.com',
+    userId: '163840776835432705',
+    resourceOwner: '69629023906488334',
+    mode: 'revoke',
+    reason: 'stolen laptop',
+    sequence: '2',
+    terminatedAt: '2024-05-10T13:32:02.709Z',
+  },
+}
+
+const header = (name: string, description: string) => ({ name, in: 'header' as const, required: true, description, schema: { type: 'string' as const } })
+
+export const webhooksDocument = {
+  'session.terminated': {
+    post: {
+      tags: ['receivers'],
+      summary: 'A session has ended',
+      description:
+        'Sent to receivers of type `webhook` as Standard Webhooks 1.0 has it. It may come more than once: `webhook-id` tells a ' +
+        'repetition. Any 2xx acknowledges it; 410 switches the receiver off; a redirect is a failure; all else is tried again.',
+      security: [],
+      parameters: [
+        header('webhook-id', 'The same for every attempt'),
+        header('webhook-timestamp', 'Of the attempt, in Unix seconds'),
+        header('webhook-signature', 'Space-delimited `v1,` signatures: HMAC-SHA256 over `{id}.{timestamp}.{body}`, in base64'),
+      ],
+      requestBody: {
+        required: true,
+        content: { 'application/json': { schema: z.toJSONSchema(sessionTerminatedEvent), example } },
+      },
+      responses: {
+        '2XX': { description: 'Acknowledged' },
+        410: { description: 'Gone for good: the receiver is switched off' },
+        default: { description: 'Tried again; `Retry-After` is honoured within one hour' },
+      },
+    },
+  },
+}
