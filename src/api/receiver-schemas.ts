@@ -78,11 +78,15 @@ export const receiverAnswer = z.object({
   enabled: z.boolean(),
   creationDate: time,
   changeDate: time,
+  breaker: z.enum(['closed', 'open', 'half_open']).describe('Open: it failed five times in a row and is left alone; half open: one attempt decides'),
   consecutiveFailures: z.uint32(),
   brokenUntil: time.nullable().describe('Its breaker is open until then'),
   goneDate: time.nullable().describe('When it answered that it is gone for good (410) and was switched off'),
   lastSuccessDate: time.nullable(),
   lastFailureDate: time.nullable(),
+  draining: z.boolean().describe('It is being told at this moment'),
+  pending: z.uint32().describe('Deliveries not yet told, counted up to 100,000; in a list up to 1,000 each'),
+  oldestPendingDate: time.nullable().describe('Since when the oldest of them waits'),
 })
 
 export const receiverMadeAnswer = receiverAnswer.extend({
@@ -122,11 +126,15 @@ export const renderReceiver = (receiver: Receiver): z.input<typeof receiverAnswe
   enabled: receiver.enabled,
   creationDate: receiver.createdAt.toISOString(),
   changeDate: receiver.updatedAt.toISOString(),
+  breaker: receiver.breaker,
   consecutiveFailures: receiver.consecutiveFailures,
   brokenUntil: iso(receiver.brokenUntil),
   goneDate: iso(receiver.goneAt),
   lastSuccessDate: iso(receiver.lastSuccessAt),
   lastFailureDate: iso(receiver.lastFailureAt),
+  draining: receiver.draining,
+  pending: receiver.pending,
+  oldestPendingDate: iso(receiver.oldestPendingAt),
 })
 
 export const renderDelivery = (delivery: DeliveryRow): z.input<typeof deliveryAnswer> => ({

@@ -83,7 +83,7 @@ export const receiverRoutes: FastifyPluginAsyncZod<ReceiverRoutesDeps> = async (
   app.get('/v1/receivers/:id', {
     schema: {
       tags,
-      summary: 'One receiver and the state of its deliveries',
+      summary: 'One receiver, its health and its backlog',
       description: 'Permission `receiver.read`.',
       params: idParams,
       response: { 200: receiverAnswer, ...errorAnswers('permission_denied', 'receiver_not_found') },
@@ -95,7 +95,7 @@ export const receiverRoutes: FastifyPluginAsyncZod<ReceiverRoutesDeps> = async (
   app.get('/v1/receivers', {
     schema: {
       tags,
-      summary: 'The receivers within reach, in the order of their ids',
+      summary: 'The receivers within reach with their health, in the order of their ids',
       description: 'Permission `receiver.read`.',
       querystring: z.object({ pageSize, pageToken }),
       response: {
