@@ -6,6 +6,7 @@
  * whoever called: the call returns and the drain goes on by itself, within the slots of the slow.
  */
 import { randomUUID } from 'node:crypto'
+import { setMaxListeners } from 'node:events'
 import { performance } from 'node:perf_hooks'
 import { LRUCache } from 'lru-cache'
 import type { RemoteChannel } from '../channels/channel.ts'
@@ -77,6 +78,7 @@ export const createDeliver = (deps: {
   const known = new LRUCache<string, Pace>({ max: MAX_KNOWN })
   const drains = new Map<string, { again: boolean; ended: Promise<void> }>()
   const stopping = new AbortController()
+  setMaxListeners(MAX_DRAINS, stopping.signal)
 
   const paceOf = (receiver: DrainedReceiver): Pace => {
     const remembered = known.get(receiver.id)

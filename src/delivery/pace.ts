@@ -1,16 +1,17 @@
 /**
  * How fast one receiver may be sent to: how many attempts at once, from what it has shown, and of which slots.
  *
- * Concurrency starts low, rises by one with every quick answer up to the receiver's own limit, and halves on failure. A
+ * Concurrency starts at one, rises by one with every quick answer up to the receiver's own limit, and halves on failure. A
  * receiver that is not known to be quick gets one attempt (never tried, or probed after its breaker opened) or two (slow).
  */
 import type { Pace } from './slots.ts'
 
 /** Slower than this and a receiver takes slow slots. */
 export const QUICK_MS = 500
-/** An attempt that takes longer than this is taken to hang: it hands its slot back at once. */
+/** An attempt that takes longer than this is taken to hang: it is set aside. */
 export const OVERDUE_MS = 1_000
-const START = 4
+/** One more with each answer doubles it every round trip, so a low start costs a healthy receiver milliseconds. */
+const START = 1
 const SLOW_LIMIT = 2
 
 export interface ReceiverPace {
@@ -26,7 +27,7 @@ export interface ReceiverPace {
 export const createPace = (deps: { maxConcurrency: number; known: Pace }): ReceiverPace => {
   const { maxConcurrency } = deps
   let pace = deps.known
-  let limit = Math.min(START, maxConcurrency)
+  let limit = START
 
   return {
     pace: () => pace,
