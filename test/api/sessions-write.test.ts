@@ -255,35 +255,6 @@ describe('PATCH /v1/sessions/{id}', () => {
   })
 })
 
-describe('PUT /v1/sessions/{id}/clients/{clientId}', () => {
-  it('adds a participant, once, with a body or without', async () => {
-    await put('joined')
-    const first = await join('joined', 'https://rp.example/ä')
-    expect([first.statusCode, first.json()]).toEqual([200, { details: { sequence: '2', changeDate: expect.any(String), resourceOwner: 'o1' } }])
-    expect((await join('joined', 'https://rp.example/ä', {})).body).toBe(first.body)
-    expect((await join('joined', 'other', { sid: 's', sub: 'p' })).json().details.sequence).toBe('3')
-  })
-
-  it('G5: answers 409 after the termination, and the client is told', async () => {
-    await api.database.sql.query(
-      `INSERT INTO receivers (id, type, url, issuer, client_id) VALUES ('rp', 'backchannel_logout', 'https://rp.example/logout', $1, 'rp')`,
-      [api.issuer.url],
-    )
-    await put('late')
-    await api.delete('late', { as: admin })
-    const answer = await join('late', 'rp', { sid: 's' })
-    expect([answer.statusCode, answer.body]).toEqual([409, bytes('session_terminated')])
-    expect(api.woken).toEqual(['rp'])
-    const { rows } = await api.database.sql.query(`SELECT receiver_id, sid FROM deliveries WHERE session_id = 'late'`)
-    expect(rows).toEqual([{ receiver_id: 'rp', sid: 's' }])
-  })
-
-  it('answers 404 to an unknown session and 400 to a bad body', async () => {
-    expect((await join('nowhere', 'rp')).body).toBe(bytes('session_not_found'))
-    for (const body of ['[]', 'null', { sid: '' }, { sid: 1 }, { other: 'x' }]) expect((await join('joined', 'rp', body)).statusCode).toBe(400)
-  })
-})
-
 it('G10: writes no session token to the log', async () => {
   const { sessionToken } = (await put('secret')).json()
   await patch('secret', { metadata: { a: '!' } })
