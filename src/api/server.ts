@@ -14,6 +14,7 @@ import { createAllowedMethods } from './allowed-methods.ts'
 import { createAuthenticationHook } from './authentication.ts'
 import type { AuthenticationDeps } from './authentication.ts'
 import { answerClientError } from './client-errors.ts'
+import { drainConnections } from './drain-connections.ts'
 import { meterRoutes } from './metering.ts'
 import { openApiRoutes, registerOpenApi } from './openapi.ts'
 import { readJson } from './read-json.ts'
@@ -93,6 +94,7 @@ export const buildServer = (deps: ApiDeps): FastifyInstance => {
   })
   app.decorateRequest('caller')
   meterRoutes(app, metrics)
+  drainConnections(app)
   app.addHook('onRequest', (request, reply, done) => {
     stampAnswer(request, reply)
     // The router would cut a fragment off, and a proxy before us may have judged the whole (RFC 9112 §3.2 has none).
