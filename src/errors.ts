@@ -28,6 +28,7 @@ export const errorKinds = {
   receiver_not_found: { status: 404, code: 5, id: 'CURFEW-rcv04', says: 'Receiver does not exist' },
   delivery_not_found: { status: 404, code: 5, id: 'CURFEW-dlv04', says: 'Delivery does not exist' },
   issuer_not_found: { status: 404, code: 5, id: 'CURFEW-iss04', says: 'Issuer does not exist' },
+  delivery_not_dead: { status: 409, code: 9, id: 'CURFEW-dlv09', says: 'Delivery is not a dead letter, or its time is over' },
   route_not_found: { status: 404, code: 5, id: null, says: 'Not Found' },
   method_not_allowed: { status: 405, code: 12, id: null, says: 'Method Not Allowed' },
   invalid_argument: { status: 400, code: 3, id: null, says: 'Invalid argument' },

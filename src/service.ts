@@ -41,6 +41,7 @@ import { listDeliveries, readSettled } from './store/deliveries.ts'
 import { openDatabase } from './store/postgres.ts'
 import type { Database } from './store/postgres.ts'
 import { deleteReceiver, getReceiver, listReceivers, putReceiver } from './store/receivers.ts'
+import { redeliverAll, redeliverOne } from './store/redelivery.ts'
 import { createPlainRedis } from './store/redis.ts'
 import { createSessionStore } from './store/sessions.ts'
 import { readTerminated } from './store/terminations.ts'
@@ -233,6 +234,9 @@ const createApiRole = ({ config, telemetry, backend, producer, database, termina
       ensureKey: signer.ensureKey,
       makeSecret: secrets.make,
       rotateSecret: (asked) => rotateSecret(reads, asked),
+      redeliverAll: (asked) => redeliverAll(reads, { ...asked, horizonSeconds: config.delivery.horizonSeconds }),
+      redeliverOne: (asked) => redeliverOne(reads, { ...asked, horizonSeconds: config.delivery.horizonSeconds }),
+      wakeReceiver: (id) => producer.wake('deliver', id),
     },
     telemetry,
     http: config.http,

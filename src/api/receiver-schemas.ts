@@ -10,6 +10,9 @@ export const receiverId = z
   .string()
   .regex(/^[A-Za-z0-9._~@-]{1,128}$/, 'must be 1 to 128 letters, digits or any of . _ ~ @ -')
 
+/** A 64-bit number, as deliveries are numbered. */
+export const isDeliveryId = (text: string): boolean => /^\d{1,19}$/.test(text) && BigInt(text) <= 9_223_372_036_854_775_807n
+
 /** Names of other systems: no control characters, because Postgres text and logs must hold them. */
 const name = z.string().regex(/^[^\p{Cc}\p{Cs}]{1,200}$/u, 'must have 1 to 200 characters and no control characters')
 
@@ -104,6 +107,7 @@ export const deliveryAnswer = z.object({
   dueDate: time.nullable().describe('When it is tried next; null once it is done'),
   doneDate: time.nullable(),
   lastTriedDate: time.nullable(),
+  redeliveryDate: time.nullable().describe('When it was last sent again by hand'),
   lastOutcome: z.string().nullable(),
   lastStatus: z.uint32().nullable(),
   lastAnswer: z.string().nullable().describe('The receiver’s own words'),
@@ -148,6 +152,7 @@ export const renderDelivery = (delivery: DeliveryRow): z.input<typeof deliveryAn
   dueDate: delivery.state === 'pending' ? delivery.dueAt.toISOString() : null,
   doneDate: iso(delivery.doneAt),
   lastTriedDate: iso(delivery.lastTriedAt),
+  redeliveryDate: iso(delivery.redeliveredAt),
   lastOutcome: delivery.lastOutcome,
   lastStatus: delivery.lastStatus,
   lastAnswer: delivery.lastAnswer,

@@ -75,6 +75,8 @@ export interface DeliveryRow {
   readonly createdAt: Date
   readonly dueAt: Date
   readonly mootAt: Date
+  /** When it was last made due again by hand; its horizon begins there. */
+  readonly redeliveredAt: Date | null
   readonly doneAt: Date | null
   /** A word of `delivery/outcome.ts`. */
   readonly lastOutcome: string | null
@@ -85,11 +87,15 @@ export interface DeliveryRow {
 
 const deliveryStates: readonly DeliveryState[] = ['pending', 'acknowledged', 'failed', 'moot']
 
+/** What a `DeliveryRow` is read from; `d` is the delivery. */
+export const DELIVERY_COLUMNS = `d.id::text AS id, d.receiver_id AS "receiverId", d.session_id AS "sessionId", d.client_id AS "clientId",
+  d.sid, d.sub, d.issuer, d.state::text AS state, d.attempts, d.created_at AS "createdAt", d.due_at AS "dueAt", d.moot_at AS "mootAt",
+  d.redelivered_at AS "redeliveredAt", d.done_at AS "doneAt", d.last_outcome AS "lastOutcome", d.last_status AS "lastStatus",
+  d.last_answer AS "lastAnswer", d.last_tried_at AS "lastTriedAt"`
+
 // Each state is read from its own stretch of deliveries_by_state, so a page costs a page whatever the history.
 const LIST = `
-SELECT d.id::text AS id, d.receiver_id AS "receiverId", d.session_id AS "sessionId", d.client_id AS "clientId", d.sid, d.sub, d.issuer,
-  d.state::text AS state, d.attempts, d.created_at AS "createdAt", d.due_at AS "dueAt", d.moot_at AS "mootAt", d.done_at AS "doneAt",
-  d.last_outcome AS "lastOutcome", d.last_status AS "lastStatus", d.last_answer AS "lastAnswer", d.last_tried_at AS "lastTriedAt"
+SELECT ${DELIVERY_COLUMNS}
 FROM unnest($2::text[]::delivery_state[]) AS wanted(state)
 CROSS JOIN LATERAL (
   SELECT * FROM deliveries WHERE receiver_id = $1 AND state = wanted.state AND id < $3::text::bigint ORDER BY id DESC LIMIT $4) d

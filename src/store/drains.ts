@@ -130,8 +130,8 @@ export interface DrainHealth {
   readonly gone: boolean
 }
 
-/** A retry after the horizon is a dead letter. */
-const STATE = `CASE WHEN o.state = 'pending' AND d.created_at + make_interval(secs => $11::float8) <= now() THEN 'failed' ELSE o.state END`
+/** A retry after the horizon is a dead letter. The horizon of what was sent again by hand begins there. */
+const STATE = `CASE WHEN o.state = 'pending' AND coalesce(d.redelivered_at, d.created_at) + make_interval(secs => $11::float8) <= now() THEN 'failed' ELSE o.state END`
 
 // Receivers before deliveries, as everywhere; `told` depends on `held`, so the order is kept. A retry is due at the
 // horizon at the latest, so that the last attempt is made there. The list of ids, and the state as text, leave Postgres
@@ -156,7 +156,7 @@ WITH outcome AS MATERIALIZED (
   UPDATE deliveries d SET
     attempts = d.attempts + o.tried::int,
     state = ${STATE},
-    due_at = least(now() + make_interval(secs => o."afterMs" / 1000), greatest(now(), d.created_at + make_interval(secs => $11::float8))),
+    due_at = least(now() + make_interval(secs => o."afterMs" / 1000), greatest(now(), coalesce(d.redelivered_at, d.created_at) + make_interval(secs => $11::float8))),
     done_at = CASE WHEN ${STATE} <> 'pending' THEN now() END,
     last_outcome = o.outcome, last_status = o.status, last_answer = o.answer,
     last_tried_at = CASE WHEN o.tried THEN now() ELSE d.last_tried_at END

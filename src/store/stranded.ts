@@ -67,10 +67,10 @@ const SETTLE = `
 WITH stranded AS (
   SELECT o.id, o.moot_at <= now() AS moot
   FROM receivers r CROSS JOIN LATERAL (
-    SELECT d.id, d.moot_at, d.created_at FROM deliveries d
+    SELECT d.id, d.moot_at, coalesce(d.redelivered_at, d.created_at) AS since FROM deliveries d
     WHERE d.receiver_id = r.id AND d.state = 'pending' ORDER BY d.id LIMIT ${OLDEST_OF_EACH}) o
   WHERE (NOT r.enabled OR r.broken_until > now())
-    AND (o.moot_at <= now() OR (r.enabled AND o.created_at + make_interval(secs => $1::float8) <= now()))
+    AND (o.moot_at <= now() OR (r.enabled AND o.since + make_interval(secs => $1::float8) <= now()))
   LIMIT $2
 ), held AS (
   SELECT d.id, s.moot FROM deliveries d JOIN stranded s ON s.id = d.id WHERE d.state = 'pending' ORDER BY d.id FOR NO KEY UPDATE OF d SKIP LOCKED

@@ -21,6 +21,7 @@ import { listDeliveries, readSettled } from '../../src/store/deliveries.ts'
 import { openDatabase } from '../../src/store/postgres.ts'
 import type { Database } from '../../src/store/postgres.ts'
 import { deleteReceiver, getReceiver, listReceivers, putReceiver } from '../../src/store/receivers.ts'
+import { redeliverAll, redeliverOne } from '../../src/store/redelivery.ts'
 import { createSessionStore } from '../../src/store/sessions.ts'
 import { rotateSecret } from '../../src/store/webhook-secrets.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
@@ -40,6 +41,8 @@ export interface TestApi {
   readonly stranger: TestIssuer
   /** Every line that was logged. */
   readonly logged: string[]
+  /** The receivers that were woken. */
+  readonly woken: string[]
   metrics(): Promise<string>
   /** An `Authorization` header of the first issuer's. */
   bearer(claims?: Record<string, unknown>): Promise<string>
@@ -63,6 +66,7 @@ export const startApi = async (
   const [database, issuer, stranger] = await Promise.all([createDatabase(), startIssuer(), startIssuer()])
   const db = openDatabase({ url: database.url, name: 'test', max: 6 })
   const logged: string[] = []
+  const woken: string[] = []
   const telemetry = createTelemetry({ level: 'info', write: (line) => logged.push(line) })
   const { log } = telemetry
   const read = createAuthorizationReader(db)
@@ -96,6 +100,9 @@ export const startApi = async (
       ensureKey: signer.ensureKey,
       makeSecret: createWebhookSecrets(keyring).make,
       rotateSecret: (asked) => rotateSecret(db, asked),
+      redeliverAll: (asked) => redeliverAll(db, { ...asked, horizonSeconds: 3_600 }),
+      redeliverOne: (asked) => redeliverOne(db, { ...asked, horizonSeconds: 3_600 }),
+      wakeReceiver: (id) => void woken.push(id),
     },
     sessionRoutes: {
       sessions: createSessionStore({ db, maxLifetimeSeconds: 3_600, maxTokenLifetimeSeconds: 3_600 }),
@@ -117,6 +124,7 @@ export const startApi = async (
     issuer,
     stranger,
     logged,
+    woken,
     metrics: () => telemetry.registry.metrics(),
     bearer,
     delete: (sessionId, { as, payload, headers = {} } = {}) =>

@@ -2,9 +2,12 @@
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 import type { WebhookSecrets } from '../../channels/webhook-secret.ts'
+import { CurfewError } from '../../errors.ts'
+import type { DeliveryRow } from '../../store/deliveries.ts'
 import type { Within } from '../../store/receivers.ts'
+import type { DeadState, Redelivered } from '../../store/redelivery.ts'
 import { errorAnswers } from '../documented-errors.ts'
-import { receiverId } from '../receiver-schemas.ts'
+import { deliveryAnswer, isDeliveryId, receiverId, renderDelivery } from '../receiver-schemas.ts'
 import { verbPath } from '../verb-path.ts'
 import { within } from '../within.ts'
 
@@ -12,6 +15,10 @@ export interface ReceiverActionsDeps {
   /** Makes a webhook's secret: what is shown once, and what is stored. */
   readonly makeSecret: WebhookSecrets['make']
   readonly rotateSecret: (asked: Within & { id: string; secret: string; overlapSeconds: number }) => Promise<{ previousUntil: Date }>
+  readonly redeliverAll: (asked: Within & { receiverId: string; state: DeadState }) => Promise<Redelivered>
+  readonly redeliverOne: (asked: Within & { id: string }) => Promise<DeliveryRow>
+  /** Tells that a receiver has something due; best effort, never throws. */
+  readonly wakeReceiver: (receiverId: string) => void
 }
 
 const idParams = z.object({ id: receiverId })
@@ -47,6 +54,53 @@ export const receiverActionRoutes: FastifyPluginAsyncZod<ReceiverActionsDeps> = 
       const overlapSeconds = request.body?.overlapSeconds ?? OVERLAP_SECONDS
       const { previousUntil } = await deps.rotateSecret({ ...allowed, id, secret: sealed, overlapSeconds })
       return { secret: shown, previousSecretExpirationDate: previousUntil.toISOString() }
+    },
+  })
+
+  app.post(verbPath('/v1/receivers/', 'redeliver'), {
+    schema: {
+      tags,
+      summary: 'Send a receiver’s dead letters again',
+      description:
+        'Permission `receiver.write`. Repeat-safe. They are due at once, with attempts and horizon begun anew; those whose session and ' +
+        'tokens have expired by themselves meanwhile are left. `state: "moot"` asks for deliveries that were not sent for that reason.',
+      params: idParams,
+      body: z.strictObject({ state: z.enum(['failed', 'moot']).default('failed') }).nullish(),
+      response: {
+        200: z
+          .object({ redelivered: z.uint32(), more: z.boolean().describe('There are more than one call sends again: call once more') })
+          .meta({ description: 'How many are due now', examples: [{ redelivered: 17, more: false }] }),
+        ...errorAnswers('permission_denied', 'receiver_not_found'),
+      },
+    },
+    handler: async (request) => {
+      const allowed = within(request.caller, 'receiver.write')
+      const { id } = request.params
+      const done = await deps.redeliverAll({ ...allowed, receiverId: id, state: request.body?.state ?? 'failed' })
+      if (done.redelivered > 0) deps.wakeReceiver(id)
+      return done
+    },
+  })
+
+  app.post(verbPath('/v1/deliveries/', 'redeliver'), {
+    schema: {
+      tags,
+      summary: 'Send one dead letter again',
+      description: 'Permission `receiver.write`. Repeat-safe: what is due already stays so. Also for a delivery that is moot.',
+      params: z.object({ id: z.string().max(200) }),
+      body: z.strictObject({}).nullish(),
+      response: {
+        200: deliveryAnswer.meta({ description: 'It is due now' }),
+        ...errorAnswers('permission_denied', 'delivery_not_found', 'delivery_not_dead'),
+      },
+    },
+    handler: async (request) => {
+      const allowed = within(request.caller, 'receiver.write')
+      const { id } = request.params
+      if (!isDeliveryId(id)) throw new CurfewError('delivery_not_found')
+      const delivery = await deps.redeliverOne({ ...allowed, id })
+      deps.wakeReceiver(delivery.receiverId)
+      return renderDelivery(delivery)
     },
   })
 }

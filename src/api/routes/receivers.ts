@@ -15,7 +15,7 @@ import type { Receiver, ReceiverSettings, Within } from '../../store/receivers.t
 import { errorAnswers } from '../documented-errors.ts'
 import { pageTokenOf, readPageToken } from '../page-token.ts'
 import {
-  deliveryAnswer, receiverAnswer, receiverBody, receiverId, receiverMadeAnswer, renderDelivery, renderReceiver, settingsOf,
+  deliveryAnswer, isDeliveryId, receiverAnswer, receiverBody, receiverId, receiverMadeAnswer, renderDelivery, renderReceiver, settingsOf,
 } from '../receiver-schemas.ts'
 import { within } from '../within.ts'
 import { receiverActionRoutes } from './receiver-actions.ts'
@@ -44,7 +44,6 @@ const idParams = z.object({ id: receiverId })
 const tags = ['receivers']
 
 const isReceiverId = (key: string): boolean => receiverId.safeParse(key).success
-const isDeliveryId = (key: string): boolean => /^\d{1,19}$/.test(key) && BigInt(key) <= 9_223_372_036_854_775_807n
 
 export const receiverRoutes: FastifyPluginAsyncZod<ReceiverRoutesDeps> = async (app, deps) => {
   await app.register(receiverActionRoutes, deps)
