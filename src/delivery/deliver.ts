@@ -99,6 +99,7 @@ export const createDeliver = (deps: {
     let signs = noSigns
     const recorder = createRecorder({
       leaseMs,
+      signal: stopping.signal,
       write: async (outcomes) => {
         const written = signs
         const recorded = await recordOutcomes(db, {

@@ -25,9 +25,11 @@ const REPEAT_AFTER_MS = 200
 export const createRecorder = (deps: {
   write: (outcomes: readonly RecordedOutcome[]) => Promise<Recorded>
   leaseMs: number
+  /** Aborted when the process stops: a write that fails is then left, not repeated. */
+  signal: AbortSignal
   onFailure: (error: unknown) => void
 }): Recorder => {
-  const { write, leaseMs, onFailure } = deps
+  const { write, leaseMs, signal, onFailure } = deps
   let gathered: RecordedOutcome[] = []
   let prolongedAtMs = performance.now()
   let mine = true
@@ -45,7 +47,7 @@ export const createRecorder = (deps: {
         return same === true
       } catch (error) {
         onFailure(error)
-        if (!holds()) {
+        if (!holds() || signal.aborted) {
           mine = false
           return false
         }

@@ -3,6 +3,7 @@ import { decodeJwt } from 'jose'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import type { RemoteChannel } from '../../src/channels/channel.ts'
 import { takeDrain } from '../../src/store/drains.ts'
+import { openDatabase } from '../../src/store/postgres.ts'
 import { answer, hang, reset, startReceiver } from '../harness/receiver.ts'
 import type { TestReceiver } from '../harness/receiver.ts'
 import { openGround } from './ground.ts'
@@ -187,60 +188,6 @@ describe('delivering to one receiver', () => {
     expect(receiver.requests).toEqual([])
   })
 
-  describe('the breaker', () => {
-    const row = async () =>
-      (await ground.sql.query<{ consecutive_failures: number; open_for: number | null }>(
-        'SELECT consecutive_failures, extract(epoch FROM broken_until - now())::float8 AS open_for FROM receivers WHERE id = $1', [id])).rows[0]
-
-    it('F39: opens after five failures in a row, and an open breaker uses no attempts', async () => {
-      receiver.always(answer(500))
-      await end(40)
-      const lane = ground.deliverLane({ breaker: { failures: 5, minMs: 60_000, maxMs: 60_000 } })
-      await lane.deliver(id)
-      const tried = receiver.requests.length
-      expect(tried).toBeGreaterThanOrEqual(5)
-      expect(tried).toBeLessThanOrEqual(8)
-      expect(await row()).toMatchObject({ consecutive_failures: 5, open_for: expect.any(Number) as number })
-      for (let at = 0; at < 3; at += 1) await lane.deliver(id)
-      expect(receiver.requests).toHaveLength(tried)
-      expect((await ground.deliveries(id)).reduce((sum, { attempts }) => sum + attempts, 0)).toBe(tried)
-    })
-
-    it('F39: probes with one attempt, stays open for longer on failure, and closes on success', async () => {
-      receiver.always(answer(500))
-      await end(40)
-      const lane = ground.deliverLane({ random: () => 0.999_999, breaker: { failures: 5, minMs: 60_000, maxMs: 300_000 } })
-      await lane.deliver(id)
-      expect((await row())?.open_for).toBeGreaterThan(50)
-      const probe = async () => {
-        await ground.sql.query('UPDATE receivers SET broken_until = now() WHERE id = $1', [id])
-        const before = receiver.requests.length
-        await lane.deliver(id)
-        return receiver.requests.length - before
-      }
-      expect(await probe()).toBe(1)
-      expect((await row())?.open_for).toBeGreaterThan(110)
-      receiver.always(answer(200))
-      await probe()
-      expect(await row()).toEqual({ consecutive_failures: 0, open_for: null })
-      expect((await ground.deliveries(id)).filter(({ state }) => state === 'acknowledged').length).toBeGreaterThanOrEqual(30)
-    })
-
-    it('probes also where the process that opened it is gone', async () => {
-      receiver.always(answer(500))
-      await end(10)
-      await ground.sql.query('UPDATE receivers SET consecutive_failures = 9, broken_until = NULL WHERE id = $1', [id])
-      await ground.deliverLane().deliver(id)
-      expect(receiver.requests).toHaveLength(1)
-    })
-
-    it('is closed by new settings', async () => {
-      await ground.sql.query(`UPDATE receivers SET consecutive_failures = 9, broken_until = now() + interval '1 h' WHERE id = $1`, [id])
-      const { receiver: after } = await ground.put(id, { url: `${receiver.url}?v=2`, clientId: client })
-      expect(after).toMatchObject({ consecutiveFailures: 0, brokenUntil: null })
-    })
-  })
-
   describe('the lease', () => {
     it('is not taken while another holds it, and is when it has run out', async () => {
       await end(1)
@@ -278,6 +225,26 @@ describe('delivering to one receiver', () => {
     await lane.deliver(id)
     await ground.deliverLane().deliver(id)
     expect(await ground.states(id)).toEqual({ acknowledged: 100 })
+  })
+
+  it('stops also where Postgres no longer takes what came of it; it is told again then', async () => {
+    const db = openDatabase({ url: ground.database.url, name: 'locked', max: 3, lockTimeoutMs: 200, statementTimeoutMs: 400 })
+    const lane = ground.deliverLane({ db })
+    await end(1)
+    const blocker = await ground.sql.connect()
+    receiver.script((response) => {
+      void blocker.query('BEGIN').then(() => blocker.query('SELECT FROM receivers WHERE id = $1 FOR UPDATE', [id])).then(() => response.writeHead(200).end())
+    })
+    void lane.deliver(id)
+    await expect.poll(() => receiver.requests.length).toBe(1)
+    await expect.poll(() => receiver.inFlight.now).toBe(0)
+    const startedMs = Date.now()
+    await lane.stop()
+    expect(Date.now() - startedMs).toBeLessThan(3_000)
+    expect(await ground.deliveries(id)).toMatchObject([{ state: 'pending', attempts: 0 }])
+    await blocker.query('ROLLBACK')
+    blocker.release()
+    await db.$disconnect()
   })
 
   it('a hanging receiver lets its caller go, and goes on by itself', async () => {
