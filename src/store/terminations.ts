@@ -15,51 +15,54 @@
 import type { Details, EndedSession, TerminateAnswer, TerminateCommand } from '../model.ts'
 import type { Database } from './postgres.ts'
 
+// Every join of lists is a FULL JOIN though a LEFT JOIN would say the same: it cannot be planned as nested loops, which
+// a generic plan's guess of ten rows otherwise makes of it (500 x 500 comparisons in a full batch). The answers need
+// no join with the updated rows: what was locked and live is what was updated, and \`now()\` is one moment.
 const TERMINATE = `
 WITH asker AS MATERIALIZED (
   SELECT k, string_to_array(issuers, ' ') AS issuers, actor_issuer, actor_subject, mode::termination_mode AS mode, reason
   FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
     WITH ORDINALITY AS t(issuers, actor_issuer, actor_subject, mode, reason, k)
-), asked AS MATERIALIZED (
-  SELECT a.n, a.id, k.issuers, k.actor_issuer, k.actor_subject, k.mode, k.reason
-  FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS a(id, asker, n) JOIN asker k ON k.k = a.asker
 ), locked AS MATERIALIZED (
   SELECT s.id, s.issuer, s.state, s.sequence, s.change_date, s.resource_owner, s.expires_at, s.cache_keys
   FROM sessions s WHERE s.id = ANY($1::text[])
   ORDER BY s.id
   FOR NO KEY UPDATE OF s SKIP LOCKED
 ), judged AS MATERIALIZED (
-  SELECT a.n, a.id, a.issuers, a.actor_issuer, a.actor_subject, a.mode, a.reason, l.state,
-         l.id IS NOT NULL AS held, l.id IS NOT NULL AND l.issuer = ANY(a.issuers) AS may
-  FROM asked a LEFT JOIN locked l ON l.id = a.id
-), first AS MATERIALIZED (
-  SELECT DISTINCT ON (id) id, n, actor_issuer, actor_subject, mode, reason
-  FROM judged WHERE may AND state = 'active' ORDER BY id, n
+  SELECT a.n, a.id, k.issuers, k.actor_issuer, k.actor_subject, k.mode, k.reason, l.sequence, l.change_date, l.resource_owner,
+         l.issuer, l.expires_at, l.cache_keys, l.id IS NOT NULL AS held, l.issuer = ANY(k.issuers) AS may,
+         l.issuer = ANY(k.issuers) AND l.state = 'active' AS live,
+         row_number() OVER (PARTITION BY a.id, l.issuer = ANY(k.issuers) AND l.state = 'active' ORDER BY a.n) AS turn
+  FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS a(id, asker, n)
+    FULL JOIN asker k ON k.k = a.asker
+    FULL JOIN locked l ON l.id = a.id
 ), ended AS (
   UPDATE sessions s
   SET state = 'terminated', sequence = s.sequence + 1,
       change_date = greatest(date_trunc('milliseconds', now()), s.change_date),
       terminated_at = greatest(date_trunc('milliseconds', now()), s.change_date)
-  FROM first f WHERE s.id = f.id
-  RETURNING s.id, s.sequence, s.change_date, s.resource_owner, f.n, f.actor_issuer, f.actor_subject, f.mode, f.reason
+  FROM judged j WHERE j.live AND j.turn = 1 AND s.id = j.id
+  RETURNING s.id, s.sequence, s.change_date, s.resource_owner, j.actor_issuer, j.actor_subject, j.mode, j.reason
 ), receipt AS (
   INSERT INTO commits (sessions) SELECT count(*) FROM ended HAVING count(*) > 0
-  RETURNING id
+  RETURNING id, sessions
 ), told AS (
   INSERT INTO session_events (session_id, sequence, type, mode, reason, actor_issuer, actor_subject, commit_id, resource_owner, created_at)
   SELECT e.id, e.sequence, 'session.terminated', e.mode, e.reason, e.actor_issuer, e.actor_subject, r.id, e.resource_owner, e.change_date
   FROM ended e CROSS JOIN receipt r
 )
-SELECT (SELECT id::text FROM receipt) AS commit_id, json_agg(
+SELECT (SELECT id::text FROM receipt) AS commit_id, (SELECT sessions FROM receipt) AS sessions, json_agg(
   CASE
-    WHEN e.n = j.n THEN json_build_array('ended', e.sequence::text, ${isoOf('e.change_date')}, l.resource_owner,
-      l.issuer, floor(extract(epoch FROM l.expires_at) * 1000), l.cache_keys)
-    WHEN j.may THEN json_build_array('before', coalesce(e.sequence, l.sequence)::text,
-      ${isoOf('coalesce(e.change_date, l.change_date)')}, l.resource_owner)
+    WHEN j.live THEN CASE WHEN j.turn = 1
+      THEN json_build_array('ended', (j.sequence + 1)::text, ${isoOf(`greatest(date_trunc('milliseconds', now()), j.change_date)`)},
+        j.resource_owner, j.issuer, floor(extract(epoch FROM j.expires_at) * 1000), j.cache_keys)
+      ELSE json_build_array('before', (j.sequence + 1)::text,
+        ${isoOf(`greatest(date_trunc('milliseconds', now()), j.change_date)`)}, j.resource_owner) END
+    WHEN j.may THEN json_build_array('before', j.sequence::text, ${isoOf('j.change_date')}, j.resource_owner)
     WHEN NOT j.held AND EXISTS (SELECT FROM sessions s WHERE s.id = j.id AND s.issuer = ANY(j.issuers)) THEN json_build_array('busy')
     ELSE json_build_array('unknown')
   END ORDER BY j.n)::text AS answers
-FROM judged j LEFT JOIN locked l ON l.id = j.id AND j.may LEFT JOIN ended e ON e.id = j.id AND j.may`
+FROM judged j`
 
 const READ_TERMINATED = `
 SELECT json_agg(json_build_array(s.id, s.issuer, s.sequence::text, ${isoOf('s.change_date')}, s.resource_owner))::text AS answers
@@ -74,6 +77,12 @@ type ReadTuple = readonly [id: string, issuer: string, sequence: string, changeD
 type AnsweredTuple = readonly [outcome: 'ended' | 'before', sequence: string, changeDate: string, resourceOwner: string]
 type EndedTuple = readonly [outcome: 'ended', sequence: string, changeDate: string, resourceOwner: string, issuer: string, expiresAtMs: number, cacheKeys: string[]]
 type AnswerTuple = AnsweredTuple | EndedTuple | readonly [outcome: 'busy' | 'unknown']
+
+interface CommitRow {
+  readonly commit_id: string | null
+  readonly sessions: number | null
+  readonly answers: string
+}
 
 export interface Committed {
   /** One answer for each command, in their order. */
@@ -115,7 +124,7 @@ export const terminateSessions = async (db: Database, commands: readonly Termina
   if (commands.length === 0) return { answers: [], ended: [], commitId: null }
   const { asked, columns } = gatherAskers(commands)
   const ids = commands.map(({ sessionId }) => sessionId)
-  const [row] = await db.$queryRawUnsafe<{ commit_id: string | null; answers: string }[]>(TERMINATE, ids, asked, ...columns)
+  const [row] = await db.$queryRawUnsafe<CommitRow[]>(TERMINATE, ids, asked, ...columns)
   if (row === undefined) throw new Error('The commit returned no row')
   const tuples = JSON.parse(row.answers) as AnswerTuple[]
   if (tuples.length !== commands.length) throw new Error(`The commit answered ${tuples.length} of ${commands.length} commands`)
@@ -130,6 +139,8 @@ export const terminateSessions = async (db: Database, commands: readonly Termina
     }
     return { outcome, details: { sequence, changeDate, resourceOwner } }
   })
+  // Cannot happen while the rows are locked; if it ever did, nothing may be told that was not committed.
+  if (ended.length !== (row.sessions ?? 0)) throw new Error(`The commit ended ${row.sessions} of ${ended.length} sessions`)
   return { answers, ended, commitId: row.commit_id }
 }
 
