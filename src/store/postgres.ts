@@ -68,6 +68,9 @@ export const openDatabase = (options: DatabaseOptions): Database => {
       `-c lock_timeout=${lockTimeoutMs}`,
       '-c idle_in_transaction_session_timeout=5000',
       '-c plan_cache_mode=force_generic_plan',
+      // A plan made while a table was small must not keep reading it whole when it is large; compiling never pays here.
+      '-c enable_seqscan=off',
+      '-c jit=off',
       '-c timezone=UTC',
     ].join(' '),
     Client: deadlineClient(statementTimeoutMs + DEADLINE_SLACK_MS) as unknown as new () => pg.Client,
