@@ -85,7 +85,8 @@ describe.skipIf(redisMissing)('Redis lost under load', () => {
     const ids = await cluster.live(20)
     const answers = new Map(await Promise.all(ids.map(async (id) => [id, await cluster.end(api, id)] as const)))
     await cluster.expectTruth(answers)
-    expect(await cluster.readiness(api)).toMatchObject({ ready: true, queue: 'away' })
+    // Readiness is told from a moment ago.
+    await expect.poll(() => cluster.readiness(api)).toMatchObject({ ready: true, queue: 'away' })
     await redis.restart({ empty: true })
     await cluster.untilSettled()
     expect(await redis.client.exists(...ids.map((id) => tombstoneKey(cluster.issuer.url, id)))).toBe(ids.length)
