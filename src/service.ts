@@ -12,6 +12,7 @@ import type { Readiness } from './api/routes/health.ts'
 import { buildServer } from './api/server.ts'
 import { createAuthenticate } from './auth/authenticate.ts'
 import { createAuthorizeEnd } from './auth/authorize-end.ts'
+import { createFetchJson } from './auth/fetch-json.ts'
 import { createLimits } from './auth/limits.ts'
 import { createRefuseDeadToken } from './auth/own-session.ts'
 import { createBackchannelLogout } from './channels/backchannel-logout.ts'
@@ -24,6 +25,7 @@ import type { WebhookSecrets } from './channels/webhook-secret.ts'
 import type { Config } from './config.ts'
 import { checkReceiverUrl } from './delivery/address.ts'
 import { createDeliver } from './delivery/deliver.ts'
+import { createVerification } from './delivery/verification.ts'
 import { createKeyring } from './keys.ts'
 import { createEnforcement } from './outbox/enforce.ts'
 import { createRouteSoon } from './outbox/route-soon.ts'
@@ -213,6 +215,15 @@ const createApiRole = ({ config, telemetry, backend, producer, database, termina
     for (const id of ids) producer.wake('deliver', id)
   }
   const issuers = new Set(config.issuers.flatMap(({ issuer, sessionIssuers }) => sessionIssuers ?? [issuer]))
+  const verification = createVerification({
+    db: reads,
+    channels: remoteChannels({ signer, secrets }),
+    currentKey: signer.currentKey,
+    jwksUris: new Map(config.issuers.flatMap(({ issuer, jwksUri }) => (jwksUri === undefined ? [] : [[issuer, jwksUri] as const]))),
+    fetchJson: createFetchJson(fetch),
+    ...config.delivery,
+    log,
+  })
   const server = buildServer({
     authenticate: createAuthenticate({ issuers: config.issuers, log }),
     refuseDeadToken: createRefuseDeadToken({ read }),
@@ -234,6 +245,7 @@ const createApiRole = ({ config, telemetry, backend, producer, database, termina
       ensureKey: signer.ensureKey,
       makeSecret: secrets.make,
       rotateSecret: (asked) => rotateSecret(reads, asked),
+      verify: verification.verify,
       redeliverAll: (asked) => redeliverAll(reads, { ...asked, horizonSeconds: config.delivery.horizonSeconds }),
       redeliverOne: (asked) => redeliverOne(reads, { ...asked, horizonSeconds: config.delivery.horizonSeconds }),
       wakeReceiver: (id) => producer.wake('deliver', id),
@@ -241,7 +253,7 @@ const createApiRole = ({ config, telemetry, backend, producer, database, termina
     telemetry,
     http: config.http,
   })
-  return { server, parts: [results, line] satisfies Part[], queueAvailable: line.available }
+  return { server, parts: [results, verification, line] satisfies Part[], queueAvailable: line.available }
 }
 
 const listen = async (server: FastifyInstance, host: string, port: number): Promise<string> => {

@@ -37,10 +37,10 @@ export interface ChannelDelivery {
   readonly termination: ToldTermination | null
 }
 
-/** One request, complete but for what the door adds (host, length, `accept-encoding: identity`). */
+/** One request, complete but for what the door adds (host, length, `accept-encoding: identity`). A GET has no body. */
 export interface OutboundRequest {
   readonly url: string
-  readonly method: 'POST'
+  readonly method: 'GET' | 'POST'
   readonly headers: Readonly<Record<string, string>>
   readonly body: string
 }

@@ -3,7 +3,7 @@
  * Never rejects: what went wrong is an outcome.
  */
 import { performance } from 'node:perf_hooks'
-import type { RemoteChannel } from '../channels/channel.ts'
+import type { ChannelDelivery, ChannelReceiver, RemoteChannel } from '../channels/channel.ts'
 import type { DrainedReceiver, DueDelivery } from '../store/drains.ts'
 import type { Log, Metrics } from '../telemetry.ts'
 import type { Door } from './http.ts'
@@ -13,18 +13,20 @@ import type { RetryPolicy } from './retry.ts'
 
 export type Send = (delivery: DueDelivery, receiver: DrainedReceiver) => Promise<Outcome>
 
-export const createSend = (deps: {
-  /** By receiver type. */
-  channels: Readonly<Record<string, RemoteChannel>>
-  door: Pick<Door, 'send'>
-  metrics: Metrics
-  log: Log
-  random: () => number
-  retry?: RetryPolicy
-}): Send => {
-  const { channels, door, metrics, log, random, retry } = deps
+/** Makes one attempt at a receiver of the given type. Never rejects. */
+export type MakeAttempt = (type: string, delivery: ChannelDelivery, receiver: ChannelReceiver) => Promise<Attempt>
 
-  const attemptOf = async (channel: RemoteChannel, delivery: DueDelivery, receiver: DrainedReceiver): Promise<Attempt> => {
+interface AttemptDeps {
+  /** By receiver type. */
+  readonly channels: Readonly<Record<string, RemoteChannel>>
+  readonly door: Pick<Door, 'send'>
+  readonly log: Log
+}
+
+export const createMakeAttempt = ({ channels, door, log }: AttemptDeps): MakeAttempt =>
+  async (type, delivery, receiver) => {
+    const channel = channels[type]
+    if (channel === undefined) return { notComposed: 'No channel for this type of receiver' }
     let request
     try {
       request = await channel.compose(delivery, receiver)
@@ -37,10 +39,14 @@ export const createSend = (deps: {
     return { answer, verdict: channel.judge(answer) }
   }
 
+/** What a drain sends with: each attempt is counted, timed and read into what is to be recorded. */
+export const createSend = (deps: AttemptDeps & { metrics: Metrics; random: () => number; retry?: RetryPolicy }): Send => {
+  const { metrics, random, retry } = deps
+  const makeAttempt = createMakeAttempt(deps)
+
   return async (delivery, receiver) => {
     const startedMs = performance.now()
-    const channel = channels[receiver.type]
-    const attempt = channel === undefined ? { notComposed: 'No channel for this type of receiver' } : await attemptOf(channel, delivery, receiver)
+    const attempt = await makeAttempt(receiver.type, delivery, receiver)
     const outcome = outcomeOf({ delivery, attempt, random, ...(retry === undefined ? {} : { policy: retry }) })
     const tookMs = performance.now() - startedMs
     metrics.curfew_deliveries_total.inc({ channel: receiver.type, outcome: outcome.word })

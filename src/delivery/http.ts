@@ -2,7 +2,7 @@
  * The only door out to receivers.
  *
  * One attempt has one time limit over everything (names, connecting, headers, body), follows no redirect, reads at
- * most 16 KiB of the answer and never decompresses it. Addresses are checked as `door.ts` says; proxies of the
+ * most 16 KiB of the answer (where nothing else is asked for) and never decompresses it. Addresses are checked as `door.ts` says; proxies of the
  * environment are not used. What came back, or why nothing did, is data: this never rejects.
  */
 import { Agent } from 'undici'
@@ -28,9 +28,9 @@ const KEEP_ALIVE_MS = 4_000
 const CONNECTION_LIFE_MS = 300_000
 const DETAIL_LENGTH = 200
 
-/** @param timeoutMs for one attempt in all. @param connect from `createConnect`. */
-export const createDoor = (deps: { connect: buildConnector.connector; timeoutMs: number; now: () => number }): Door => {
-  const { connect, timeoutMs, now } = deps
+/** @param timeoutMs for one attempt in all. @param connect from `createConnect`. @param maxBodyBytes read of an answer. */
+export const createDoor = (deps: { connect: buildConnector.connector; timeoutMs: number; now: () => number; maxBodyBytes?: number }): Door => {
+  const { connect, timeoutMs, now, maxBodyBytes = MAX_BODY_BYTES } = deps
   const agent = new Agent({
     connect,
     pipelining: 1,
@@ -46,7 +46,7 @@ export const createDoor = (deps: { connect: buildConnector.connector; timeoutMs:
   return {
     send: (request) =>
       new Promise((resolve) => {
-        const attempt = createAttempt({ timeoutMs, now, settle: resolve })
+        const attempt = createAttempt({ timeoutMs, maxBodyBytes, now, settle: resolve })
         try {
           const { origin, pathname, search } = new URL(request.url)
           agent.dispatch(
@@ -55,7 +55,7 @@ export const createDoor = (deps: { connect: buildConnector.connector; timeoutMs:
               path: pathname + search,
               method: request.method,
               headers: { ...request.headers, 'accept-encoding': 'identity', 'user-agent': 'curfew' },
-              body: request.body,
+              body: request.method === 'GET' ? null : request.body,
             },
             attempt,
           )
@@ -72,8 +72,9 @@ interface AttemptHandler extends Dispatcher.DispatchHandler {
 }
 
 /** Follows one request to its answer; the first of answer, error and time limit settles it, and the rest is ignored. */
-const createAttempt = ({ timeoutMs, now, settle }: {
+const createAttempt = ({ timeoutMs, maxBodyBytes, now, settle }: {
   timeoutMs: number
+  maxBodyBytes: number
   now: () => number
   settle: (answer: Answer) => void
 }): AttemptHandler => {
@@ -107,9 +108,9 @@ const createAttempt = ({ timeoutMs, now, settle }: {
     },
     onResponseData: (current, chunk) => {
       if (settled) return
-      chunks.push(chunk.subarray(0, MAX_BODY_BYTES - bytes))
+      chunks.push(chunk.subarray(0, maxBodyBytes - bytes))
       bytes += chunk.length
-      if (bytes <= MAX_BODY_BYTES) return
+      if (bytes <= maxBodyBytes) return
       finish(() => ({ silence: 'connection_lost', detail: '' }))
       current.abort(new Error('The answer is too long'))
     },

@@ -27,15 +27,22 @@ export interface Outcome {
 
 const ANSWER_LENGTH = 1_024
 
+/** What an attempt came to, for whoever looks at it: the word, the status if one came, the receiver's words cleaned. */
+export const seenOf = (attempt: Attempt): { outcome: OutcomeWord; status: number | null; answer: string | null } => ({
+  outcome: wordOf(attempt),
+  status: 'answer' in attempt && 'status' in attempt.answer ? attempt.answer.status : null,
+  answer: cleanText('notComposed' in attempt ? attempt.notComposed : wordsOf(attempt.answer)),
+})
+
 /** Reads an attempt into its outcome. @param random in [0, 1), for the jitter. */
 export const outcomeOf = (
   { delivery, attempt, random, policy }: { delivery: DueDelivery; attempt: Attempt; random: () => number; policy?: RetryPolicy },
 ): Outcome => {
   const verdict: Verdict = 'notComposed' in attempt ? { verdict: 'retry', retryAfterMs: null } : attempt.verdict
   const retryAfterMs = verdict.verdict === 'retry' ? verdict.retryAfterMs : null
-  const word = wordOf(attempt, verdict)
+  const seen = seenOf(attempt)
   return {
-    word,
+    word: seen.outcome,
     sign: verdict.verdict === 'retry' ? 'failed' : 'answered',
     delivered: verdict.verdict === 'delivered',
     gone: verdict.verdict === 'receiver_gone',
@@ -46,9 +53,7 @@ export const outcomeOf = (
       tried: true,
       state: stateOf(verdict),
       afterMs: verdict.verdict === 'retry' ? retryDelayMs({ attempts: delivery.attempts + 1, retryAfterMs, random }, policy) : 0,
-      outcome: word,
-      status: 'answer' in attempt && 'status' in attempt.answer ? attempt.answer.status : null,
-      answer: cleanText('notComposed' in attempt ? attempt.notComposed : wordsOf(attempt.answer)),
+      ...seen,
     },
   }
 }
@@ -80,8 +85,9 @@ const stateOf = ({ verdict }: Verdict): RecordedOutcome['state'] => {
   }
 }
 
-const wordOf = (attempt: Attempt, { verdict }: Verdict): OutcomeWord => {
+const wordOf = (attempt: Attempt): OutcomeWord => {
   if ('notComposed' in attempt) return 'not_composed'
+  const { verdict } = attempt.verdict
   if (verdict === 'delivered') return 'delivered'
   if (verdict === 'receiver_gone') return 'receiver_gone'
   if ('silence' in attempt.answer) return attempt.answer.silence

@@ -7,13 +7,17 @@ import type { AddressInfo } from 'node:net'
 import type { FastifyInstance, InjectOptions, LightMyRequestResponse, onRouteHookHandler } from 'fastify'
 import { createAuthenticate } from '../../src/auth/authenticate.ts'
 import { createAuthorizeEnd } from '../../src/auth/authorize-end.ts'
+import { createFetchJson } from '../../src/auth/fetch-json.ts'
 import { createLimits } from '../../src/auth/limits.ts'
 import { createRefuseDeadToken } from '../../src/auth/own-session.ts'
 import { buildServer } from '../../src/api/server.ts'
 import type { ApiDeps } from '../../src/api/server.ts'
+import { createBackchannelLogout } from '../../src/channels/backchannel-logout.ts'
 import { createSigner } from '../../src/channels/signing.ts'
+import { createWebhook } from '../../src/channels/webhook.ts'
 import { createWebhookSecrets } from '../../src/channels/webhook-secret.ts'
 import { checkReceiverUrl } from '../../src/delivery/address.ts'
+import { createVerification } from '../../src/delivery/verification.ts'
 import { createKeyring } from '../../src/keys.ts'
 import type { TerminateAnswer, TerminateCommand } from '../../src/model.ts'
 import { createAuthorizationReader } from '../../src/store/authorization.ts'
@@ -60,6 +64,8 @@ export const startApi = async (
     callerPerSecond?: number
     refusedPerMinute?: number
     trustProxy?: string[]
+    /** Networks in which receivers may be told; none by default. */
+    allowPrivateReceivers?: readonly string[]
     onRoute?: onRouteHookHandler
   } = {},
 ): Promise<TestApi> => {
@@ -80,6 +86,22 @@ export const startApi = async (
       if (answer !== undefined && answer.outcome !== 'busy') return answer
     }
   }
+  const secrets = createWebhookSecrets(keyring)
+  const allowPrivateReceivers = options.allowPrivateReceivers ?? []
+  const verification = createVerification({
+    db,
+    channels: {
+      backchannel_logout: createBackchannelLogout({ sign: signer.sign, now: Date.now }),
+      webhook: createWebhook({ openSecret: secrets.open, now: Date.now }),
+    },
+    currentKey: signer.currentKey,
+    // The first issuer's keys are configured; the second's are discovered.
+    jwksUris: new Map([[issuer.url, issuer.jwksUri]]),
+    fetchJson: createFetchJson(fetch),
+    allowPrivateReceivers,
+    timeoutMs: 1_000,
+    log,
+  })
   const app = buildServer({
     authenticate: createAuthenticate({ issuers: entries, log }),
     refuseDeadToken: createRefuseDeadToken({ read }),
@@ -96,10 +118,11 @@ export const startApi = async (
       listReceivers: (asked) => listReceivers(db, asked),
       deleteReceiver: (asked) => deleteReceiver(db, asked),
       listDeliveries: (asked) => listDeliveries(db, asked),
-      checkReceiverUrl: (url) => checkReceiverUrl(url, []),
+      checkReceiverUrl: (url) => checkReceiverUrl(url, allowPrivateReceivers),
       ensureKey: signer.ensureKey,
-      makeSecret: createWebhookSecrets(keyring).make,
+      makeSecret: secrets.make,
       rotateSecret: (asked) => rotateSecret(db, asked),
+      verify: verification.verify,
       redeliverAll: (asked) => redeliverAll(db, { ...asked, horizonSeconds: 3_600 }),
       redeliverOne: (asked) => redeliverOne(db, { ...asked, horizonSeconds: 3_600 }),
       wakeReceiver: (id) => void woken.push(id),
@@ -140,6 +163,7 @@ export const startApi = async (
     },
     close: async () => {
       await app.close()
+      await verification.stop()
       await db.$disconnect()
       await Promise.all([issuer.close(), stranger.close(), database.drop()])
     },

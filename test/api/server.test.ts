@@ -50,6 +50,7 @@ describe('paths and methods', () => {
     ['/v1/receivers', 'GET, HEAD'],
     ['/v1/receivers/a', 'DELETE, GET, HEAD, PUT'],
     ['/v1/receivers/a:rotateSecret', 'POST'],
+    ['/v1/receivers/a:verify', 'POST'],
     ['/v1/deliveries/1:redeliver', 'POST'],
     ['/v1/sessions:batchCreate', 'POST'],
     ['/v1/sessions/a', 'PATCH, PUT'],

@@ -2,6 +2,7 @@
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 import type { WebhookSecrets } from '../../channels/webhook-secret.ts'
+import type { Verification } from '../../delivery/verify.ts'
 import { CurfewError } from '../../errors.ts'
 import type { DeliveryRow } from '../../store/deliveries.ts'
 import type { Within } from '../../store/receivers.ts'
@@ -15,6 +16,8 @@ export interface ReceiverActionsDeps {
   /** Makes a webhook's secret: what is shown once, and what is stored. */
   readonly makeSecret: WebhookSecrets['make']
   readonly rotateSecret: (asked: Within & { id: string; secret: string; overlapSeconds: number }) => Promise<{ previousUntil: Date }>
+  /** Sends one synthetic logout and says what became of it. */
+  readonly verify: (asked: Within & { id: string }) => Promise<Verification>
   readonly redeliverAll: (asked: Within & { receiverId: string; state: DeadState }) => Promise<Redelivered>
   readonly redeliverOne: (asked: Within & { id: string }) => Promise<DeliveryRow>
   /** Tells that a receiver has something due; best effort, never throws. */
@@ -54,6 +57,34 @@ export const receiverActionRoutes: FastifyPluginAsyncZod<ReceiverActionsDeps> = 
       const overlapSeconds = request.body?.overlapSeconds ?? OVERLAP_SECONDS
       const { previousUntil } = await deps.rotateSecret({ ...allowed, id, secret: sealed, overlapSeconds })
       return { secret: shown, previousSecretExpirationDate: previousUntil.toISOString() }
+    },
+  })
+
+  app.post(verbPath('/v1/receivers/', 'verify'), {
+    schema: {
+      tags,
+      summary: 'Send a receiver a synthetic logout, and see what it answers',
+      description:
+        'Permission `receiver.write`. One attempt through the real path, of a session that cannot exist; it is not recorded as a delivery. At ' +
+        'most one a second for each receiver. For back-channel logout it also looks whether the issuer publishes the key that signs.',
+      params: idParams,
+      body: z.strictObject({}).nullish(),
+      response: {
+        200: z
+          .object({
+            outcome: z.string().describe('`delivered`, or what became of it instead, in the words of `lastOutcome`'),
+            status: z.uint32().nullable(),
+            answer: z.string().nullable().describe('The receiver’s own words, at most 1,024 characters'),
+            durationMs: z.uint32(),
+            problems: z.array(z.string()).describe('What stands in the way; empty where nothing does'),
+          })
+          .meta({ description: 'It was sent, and this came of it', examples: [{ outcome: 'delivered', status: 200, answer: null, durationMs: 41, problems: [] }] }),
+        ...errorAnswers('permission_denied', 'receiver_not_found'),
+      },
+    },
+    handler: async (request) => {
+      const { problems, ...seen } = await deps.verify({ ...within(request.caller, 'receiver.write'), id: request.params.id })
+      return { ...seen, problems: [...problems] }
     },
   })
 
