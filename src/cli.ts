@@ -7,7 +7,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
-import { ConfigError, defaultOf, readSettings, settingNames, settings } from './config.ts'
+import { ConfigError, defaultOf, keyRotation, readSettings, settingNames, settings } from './config.ts'
 import { CurfewError } from './errors.ts'
 import { createKeyring } from './keys.ts'
 import { main } from './main.ts'
@@ -48,14 +48,14 @@ type Signer = ReturnType<typeof createSigner>
 
 /** Opens what the key commands need, and closes it whatever becomes of the command. */
 const withSigner = async (use: (signer: Signer) => Promise<void>): Promise<void> => {
-  const read = readSettings(process.env, ['DATABASE_URL', 'KEY_ENCRYPTION_KEY', 'KEY_ENCRYPTION_KEY_PREVIOUS'])
+  const read = readSettings(process.env, ['DATABASE_URL', 'KEY_ENCRYPTION_KEY', 'KEY_ENCRYPTION_KEY_PREVIOUS', 'KEY_ROTATION_OVERLAP', 'DELIVERY_HORIZON'])
   const db = openDatabase({ url: read.DATABASE_URL, name: 'cli', max: 1 })
   const keyring = createKeyring({
     encryptionKey: read.KEY_ENCRYPTION_KEY,
     encryptionKeyPrevious: read.KEY_ENCRYPTION_KEY_PREVIOUS ?? null,
   })
   try {
-    await use(createSigner({ db, keyring }))
+    await use(createSigner({ db, keyring, ...keyRotation(read) }))
   } finally {
     await db.$disconnect()
   }
@@ -76,13 +76,13 @@ const importKey = (options: { issuer: string; file: string }): Promise<void> =>
     say(`${kid} (${alg}) signs for ${options.issuer} now.`)
   })
 
-const rotateKey = (options: { issuer: string; alg: string }): Promise<void> =>
+const rotateKey = (options: { issuer: string; alg: string; force: boolean }): Promise<void> =>
   withSigner(async (signer) => {
-    const result = await signer.rotate(options.issuer, options.alg)
+    const result = await signer.rotate(options.issuer, options.alg, { force: options.force })
     if ('made' in result) {
-      say(`${result.made} is published as the next key. Rotate again when relying parties have had time to fetch it.`)
+      say(`${result.made} is published as the next key. Rotate again from ${result.ripeAt.toISOString()} on: relying parties need time to fetch it.`)
     } else {
-      say(`${result.promoted} signs for ${options.issuer} now; ${result.retired ?? 'no key'} is retired and stays published for a day.`)
+      say(`${result.promoted} signs for ${options.issuer} now; ${result.retired ?? 'no key'} is retired and stays published while anything may be told.`)
     }
   })
 
@@ -120,6 +120,7 @@ const buildProgram = (): Command => {
   keys.command('rotate').description('publish a next key; with one published, let it sign and retire the current one')
     .requiredOption(issuerOption[0], issuerOption[1], httpUrl)
     .option('--alg <name>', 'RS256 or ES256', 'RS256')
+    .option('--force', 'let the next key sign at once, also before KEY_ROTATION_OVERLAP is over (a key that has leaked)', false)
     .action(rotateKey)
 
   const config = program.command('config').description('the settings')

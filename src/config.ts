@@ -81,6 +81,7 @@ export const settings = {
   QUEUE_SECRET_PREVIOUS: setting(secret.optional(), 'The former `QUEUE_SECRET`, still accepted while rotating.', { secret: true }),
   KEY_ENCRYPTION_KEY: setting(secret, '32 bytes in base64 that encrypt signing keys in Postgres.', { secret: true }),
   KEY_ENCRYPTION_KEY_PREVIOUS: setting(secret.optional(), 'The former `KEY_ENCRYPTION_KEY`, still able to decrypt while rotating.', { secret: true }),
+  KEY_ROTATION_OVERLAP: setting(seconds.default(86_400), 'Seconds for which the next signing key is published before it may sign: longer than any relying party caches key sets.'),
   CACHE_KEY_TEMPLATES: setting(list.default([]), 'Comma-separated cache keys to delete for every ended session, e.g. `sess:{sid}`; `{sid}` is each sid of the session, `{id}` its id, `{userId}` its user.'),
   CACHE_KEY_PREFIXES: setting(list.default([]), 'Comma-separated prefixes that recorded `cacheKeys` must match; none: no cache keys are accepted.'),
   CACHE_SECOND_DELETE: setting(seconds.default(60), 'Seconds after which cache keys are deleted again: longer than the longest request of your applications.'),
@@ -146,6 +147,12 @@ export const defaultOf = (name: SettingName): { text: string | null } | 'require
   return { text: String(result.data as string | number | readonly string[]) }
 }
 
+/** How long a signing key is published before and after it signs: whatever may still be told is told with a published key. */
+export const keyRotation = (parsed: Pick<Parsed, 'KEY_ROTATION_OVERLAP' | 'DELIVERY_HORIZON'>) => ({
+  overlapSeconds: parsed.KEY_ROTATION_OVERLAP,
+  retiredSeconds: Math.max(parsed.KEY_ROTATION_OVERLAP, parsed.DELIVERY_HORIZON),
+})
+
 /**
  * Reads and checks every setting.
  *
@@ -180,7 +187,11 @@ export const readConfig = (environment: NodeJS.ProcessEnv) => {
       maxWaiting: parsed.MAX_WAITING,
     },
     limits: { callerPerSecond: parsed.RATE_LIMIT_CALLER, refusedPerMinute: parsed.RATE_LIMIT_REFUSED },
-    keys: { encryptionKey: parsed.KEY_ENCRYPTION_KEY, encryptionKeyPrevious: parsed.KEY_ENCRYPTION_KEY_PREVIOUS ?? null },
+    keys: {
+      encryptionKey: parsed.KEY_ENCRYPTION_KEY,
+      encryptionKeyPrevious: parsed.KEY_ENCRYPTION_KEY_PREVIOUS ?? null,
+      rotation: keyRotation(parsed),
+    },
     delivery: {
       allowPrivateReceivers: parsed.ALLOW_PRIVATE_RECEIVERS,
       horizonSeconds: parsed.DELIVERY_HORIZON,

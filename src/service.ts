@@ -113,7 +113,7 @@ export const createService = async (config: Config, options: { telemetry?: Telem
   const router = { wake: () => producer.wake('route', 'all') }
   const terminate = createTerminate({ db: commits, enforce: enforcement.enforce, wakeRoute: () => router.wake(), log })
   const keyring = createKeyring(config.keys)
-  const signer = createSigner({ db: commits, keyring })
+  const signer = createSigner({ db: commits, keyring, ...config.keys.rotation })
   const secrets = createWebhookSecrets(keyring)
   const ground: Ground = { config, telemetry, backend, producer, database, router, terminate, enforcement, signer, secrets }
 

@@ -127,7 +127,8 @@ describe('curfew keys', () => {
     expect(imported).toEqual({ code: 0, out: `mine (RS256) signs for ${issuer} now.\n`, err: '' })
     expect((await curfew(['keys', 'import', '--issuer', issuer, '--file', join(folder, 'key.pem')], settings)).out).toContain('(ES256)')
     expect((await curfew(['keys', 'rotate', '--issuer', issuer], settings)).out).toContain('published as the next key')
-    expect((await curfew(['keys', 'rotate', '--issuer', issuer], settings)).out).toContain('mine is retired')
+    expect(await curfew(['keys', 'rotate', '--issuer', issuer], settings)).toMatchObject({ code: 1, err: expect.stringMatching(/^The next key \S+ may sign from \d{4}-/) })
+    expect((await curfew(['keys', 'rotate', '--issuer', issuer, '--force'], settings)).out).toContain('mine is retired')
 
     const { out } = await curfew(['keys', 'list', '--issuer', issuer], settings)
     expect(out.trim().split('\n').map((line) => line.split('  ').slice(1, 3).join(' ')).sort()).toEqual(['ES256 current', 'RS256 current', 'RS256 retired'])

@@ -21,8 +21,10 @@ import type { SigningAlgorithm, SigningKey } from './signing-key.ts'
 const REFRESH_MS = 5_000
 /** Issuers whose keys are held in memory at once; one more is read again from Postgres. */
 const MAX_HELD_KEYS = 1_000
-/** Retired keys stay published for a day: relying parties cache key sets, and a token lives two minutes. */
-const RETIRED_PUBLISHED_SECONDS = 86_400
+/** A day: longer than any relying party is known to cache key sets, and than a delivery is tried. */
+const OVERLAP_SECONDS = 86_400
+/** What was signed last with a key that retired: a refresh later, and good for two minutes. */
+const AFTERGLOW_SECONDS = 300
 
 /** A key as operators see it; never the private half. */
 export type ListedKey = Omit<SigningKeyRow, 'privateKey'>
@@ -45,11 +47,20 @@ export interface Signer {
   ensureKey(issuer: string, alg: string): Promise<{ kid: string; made: boolean }>
   /** Makes an operator's key the current one. May be repeated. @throws CurfewError invalid_argument for an unfit key. */
   importKey(issuer: string, key: JWK | string): Promise<{ kid: string; alg: SigningAlgorithm }>
-  /** Publishes a next key where there is none; else promotes it, and the current one retires. */
-  rotate(issuer: string, alg: string): Promise<{ made: string } | { promoted: string; retired: string | null }>
+  /**
+   * Publishes a next key where there is none; else promotes it, and the current one retires.
+   *
+   * @param force promotes it also before it was published for the overlap.
+   * @throws CurfewError invalid_argument where it was not, with the time from which it may sign.
+   */
+  rotate(issuer: string, alg: string, options?: { force?: boolean }): Promise<Rotated>
   /** All keys, or those of one issuer. */
   list(issuer?: string): Promise<ListedKey[]>
 }
+
+export type Rotated =
+  | { readonly made: string; readonly ripeAt: Date }
+  | { readonly promoted: string; readonly retired: string | null }
 
 interface HeldKey {
   readonly key: CurrentKey
@@ -62,8 +73,16 @@ const checkAlgorithm = (alg: string): SigningAlgorithm => {
   return alg
 }
 
-export const createSigner = (deps: { db: Database; keyring: Keyring; now?: () => number; refreshMs?: number }): Signer => {
-  const { db, keyring, now = Date.now, refreshMs = REFRESH_MS } = deps
+/** @param overlapSeconds a next key is published before it signs. @param retiredSeconds a key is published after it signed. */
+export const createSigner = (deps: {
+  db: Database
+  keyring: Keyring
+  overlapSeconds?: number
+  retiredSeconds?: number
+  now?: () => number
+  refreshMs?: number
+}): Signer => {
+  const { db, keyring, overlapSeconds = OVERLAP_SECONDS, retiredSeconds = OVERLAP_SECONDS, now = Date.now, refreshMs = REFRESH_MS } = deps
   const held = new LRUCache<string, HeldKey>({ max: MAX_HELD_KEYS })
   const reading = new Map<string, Promise<HeldKey>>()
 
@@ -71,6 +90,8 @@ export const createSigner = (deps: { db: Database; keyring: Keyring; now?: () =>
     id: key.kid, issuer, alg: key.alg, publicJwk: key.publicJwk, imported,
     privateKey: keyring.encrypt(exportPrivateKey(key.privateKey), key.kid),
   })
+
+  const ripeAt = ({ createdAt }: SigningKeyRow): Date => new Date(createdAt.getTime() + overlapSeconds * 1_000)
 
   const ensureRow = async (issuer: string, alg: SigningAlgorithm): Promise<{ row: SigningKeyRow; made: boolean }> => {
     const found = await readCurrentKey(db, issuer, alg)
@@ -118,7 +139,7 @@ export const createSigner = (deps: { db: Database; keyring: Keyring; now?: () =>
     },
     currentKey: async (issuer, alg) => (await heldKey(issuer, checkAlgorithm(alg))).key,
     publicJwks: async (issuer) => ({
-      keys: (await readPublishedKeys(db, issuer, RETIRED_PUBLISHED_SECONDS)).map(({ publicJwk }) => publicJwk),
+      keys: (await readPublishedKeys(db, issuer, retiredSeconds + AFTERGLOW_SECONDS)).map(({ publicJwk }) => publicJwk),
     }),
     ensureKey: async (issuer, alg) => {
       const { row, made } = await ensureRow(issuer, checkAlgorithm(alg))
@@ -134,16 +155,21 @@ export const createSigner = (deps: { db: Database; keyring: Keyring; now?: () =>
       held.delete(`${key.alg} ${issuer}`)
       return { kid: key.kid, alg: key.alg }
     },
-    rotate: async (issuer, given) => {
+    rotate: async (issuer, given, { force = false } = {}) => {
       const alg = checkAlgorithm(given)
       const { row: current } = await ensureRow(issuer, alg)
       const next = (await readSigningKeys(db, issuer)).find((key) => key.alg === alg && key.state === 'next')
       if (next === undefined) {
         const key = rowOf(issuer, await makeSigningKey(alg), false)
-        if (await insertKey(db, key, 'next')) return { made: key.id }
-        throw new CurfewError('unavailable', { says: 'Someone else rotates this key at the same time' })
+        const made = (await insertKey(db, key, 'next')) ? await readKey(db, key.id) : null
+        if (made === null) throw new CurfewError('unavailable', { says: 'Someone else rotates this key at the same time' })
+        return { made: made.id, ripeAt: ripeAt(made) }
       }
-      await promoteKey(db, { issuer, alg, kid: next.id })
+      if (!(await promoteKey(db, { issuer, alg, kid: next.id, publishedSeconds: force ? 0 : overlapSeconds }))) {
+        throw new CurfewError('invalid_argument', {
+          says: `The next key ${next.id} may sign from ${ripeAt(next).toISOString()}: relying parties must have had time to fetch it`,
+        })
+      }
       held.delete(`${alg} ${issuer}`)
       return { promoted: next.id, retired: current.id }
     },

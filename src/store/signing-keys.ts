@@ -76,13 +76,27 @@ export const makeCurrent = async (db: Database, key: NewSigningKey): Promise<voi
   ])
 }
 
-/** Promotes the next key, if `kid` still is it. Returns whether it is current now. One transaction, may be repeated. */
-export const promoteKey = async (db: Database, { issuer, alg, kid }: { issuer: string; alg: string; kid: string }): Promise<void> => {
+/** `$1` is the key, `$2` the seconds for which it must have been published. `now()` is the same for both statements. */
+const RIPE = `n.id = $1 AND n.state = 'next' AND n.created_at <= now() - make_interval(secs => $2::float8)`
+const RETIRE_FOR_RIPE = `
+UPDATE signing_keys SET state = 'retired', retired_at = clock_timestamp()
+WHERE issuer = $3 AND alg = $4 AND state = 'current' AND EXISTS (SELECT FROM signing_keys n WHERE ${RIPE})`
+const PROMOTE_RIPE = `UPDATE signing_keys n SET state = 'current', activated_at = clock_timestamp() WHERE ${RIPE}`
+
+/**
+ * Promotes the next key, if `kid` still is it and was published for long enough; the current one retires. Returns whether
+ * it is current now. One transaction, may be repeated.
+ */
+export const promoteKey = async (
+  db: Database,
+  { issuer, alg, kid, publishedSeconds }: { issuer: string; alg: string; kid: string; publishedSeconds: number },
+): Promise<boolean> => {
   await db.$transaction([
     db.$queryRawUnsafe('SELECT pg_advisory_xact_lock(hashtext($1))::text', `curfew signing keys ${issuer}`),
-    db.$executeRawUnsafe(`${RETIRE} AND EXISTS (SELECT FROM signing_keys n WHERE n.id = $3 AND n.state = 'next')`, issuer, alg, kid),
-    db.$executeRawUnsafe(`UPDATE signing_keys SET state = 'current', activated_at = clock_timestamp() WHERE id = $1 AND state = 'next'`, kid),
+    db.$executeRawUnsafe(RETIRE_FOR_RIPE, kid, publishedSeconds, issuer, alg),
+    db.$executeRawUnsafe(PROMOTE_RIPE, kid, publishedSeconds),
   ])
+  return (await readKey(db, kid))?.state === 'current'
 }
 
 /** One key by its id, whoever's it is. */

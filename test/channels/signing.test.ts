@@ -84,7 +84,7 @@ describe('signing in an issuer’s name', () => {
     const made = 'made' in rotated ? rotated.made : ''
     expect((await ground.signer.publicJwks(issuer)).keys).toHaveLength(2)
     expect((await verified(issuer, await sign(issuer))).kid).not.toBe(made)
-    expect(await ground.signer.rotate(issuer, 'ES256')).toMatchObject({ promoted: made })
+    expect(await ground.signer.rotate(issuer, 'ES256', { force: true })).toMatchObject({ promoted: made })
     const second = await sign(issuer)
     expect((await verified(issuer, second)).kid).toBe(made)
     expect((await verified(issuer, first)).kid).not.toBe(made)
@@ -95,7 +95,7 @@ describe('signing in an issuer’s name', () => {
     const issuer = 'https://retired'
     await ground.signer.ensureKey(issuer, 'ES256')
     await ground.signer.rotate(issuer, 'ES256')
-    await ground.signer.rotate(issuer, 'ES256')
+    await ground.signer.rotate(issuer, 'ES256', { force: true })
     expect((await ground.signer.publicJwks(issuer)).keys).toHaveLength(2)
     await ground.sql.query(`UPDATE signing_keys SET retired_at = now() - interval '25 h' WHERE issuer = $1 AND state = 'retired'`, [issuer])
     expect((await ground.signer.publicJwks(issuer)).keys).toHaveLength(1)
@@ -108,7 +108,7 @@ describe('signing in an issuer’s name', () => {
     const [one, other] = [createSigner({ db: ground.db, keyring, now: () => nowMs }), createSigner({ db: ground.db, keyring })]
     const before = await verified(issuer, await sign(issuer, 'ES256', one))
     await other.rotate(issuer, 'ES256')
-    await other.rotate(issuer, 'ES256')
+    await other.rotate(issuer, 'ES256', { force: true })
     nowMs = 10_000
     const after = await verified(issuer, await sign(issuer, 'ES256', one))
     expect(after.kid).not.toBe(before.kid)
