@@ -83,7 +83,12 @@ export const openDatabase = (options: DatabaseOptions): Database => {
   return new PrismaClient({ adapter, transactionOptions: { maxWait: 2_000, timeout: 5_000 } })
 }
 
-const definite = /^(22|23|40001|40P01|42|55P03|57014|P0)/
+/** Refused while it ran, or before: a connection refused by its kind (28, 3D, 53, 57P03) has not even been asked. */
+const definite = /^(22|23|25006|28|3D|40001|40P01|42|53|55P03|57014|57P03|P0)/
+
+/** Our pool's words and Prisma's; the pool's two are for a line to it that is too long and for a host that says nothing. */
+const notConnected =
+  /ECONNREFUSED|ENOTFOUND|EAI_AGAIN|timeout exceeded when trying to connect|terminated due to connection timeout|DatabaseNotReachable|Can't reach database/i
 
 /**
  * Says whether a failed statement certainly changed nothing. Everything that is not certain (a lost reply, a cut
@@ -97,7 +102,7 @@ export const changedNothing = (error: unknown): boolean => {
 /** True where no connection could be made, so nothing was sent. */
 export const cannotConnect = (error: unknown): boolean => {
   for (let at: unknown = error; at instanceof Error; at = at.cause) {
-    if (/ECONNREFUSED|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|timeout exceeded when trying to connect|DatabaseNotReachable|Can't reach database/i.test(`${at.message} ${String((at as { code?: unknown }).code)}`)) return true
+    if (notConnected.test(`${at.message} ${String((at as { code?: unknown }).code)}`)) return true
   }
   return false
 }

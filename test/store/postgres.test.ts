@@ -1,0 +1,44 @@
+/** What is known of a statement that failed: the caller is told "not at present" only where nothing can have happened. */
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import type { AddressInfo } from 'node:net'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { cannotConnect, changedNothing, openDatabase } from '../../src/store/postgres.ts'
+import { createDatabase } from '../harness/postgres.ts'
+import type { TestDatabase } from '../harness/postgres.ts'
+
+describe('a failure certainly changed nothing', () => {
+  let database: TestDatabase
+  beforeAll(async () => { database = await createDatabase() })
+  afterAll(() => database.drop())
+
+  const failureOf = async (url: string, statement = 'SELECT 1'): Promise<unknown> => {
+    const db = openDatabase({ url, name: 'test', max: 1 })
+    const failure = await db.$executeRawUnsafe(statement).then(() => null, (error: unknown) => error)
+    await db.$disconnect()
+    return failure
+  }
+
+  it('where the host takes the connection and says nothing', async () => {
+    const silent = createServer(() => {}).listen(0, '127.0.0.1')
+    await once(silent, 'listening')
+    const failure = await failureOf(`postgresql://u:p@127.0.0.1:${(silent.address() as AddressInfo).port}/x`)
+    expect(cannotConnect(failure)).toBe(true)
+    expect(changedNothing(failure)).toBe(true)
+    silent.close()
+  })
+
+  it('where the connection is refused: no such database, or no such user', async () => {
+    const nowhere = new URL(database.url)
+    nowhere.pathname = '/nowhere'
+    expect(changedNothing(await failureOf(nowhere.href))).toBe(true)
+    const nobody = new URL(database.url)
+    nobody.username = 'nobody'
+    expect(changedNothing(await failureOf(nobody.href))).toBe(true)
+  })
+
+  it('where Postgres takes no writes', async () => {
+    await database.sql.query(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$`)
+    expect(changedNothing(await failureOf(database.url, 'INSERT INTO commits (sessions) VALUES (0)'))).toBe(true)
+  })
+})
