@@ -90,6 +90,7 @@ export const settings = {
   DELIVERY_HORIZON: setting(seconds.default(86_400), 'Seconds for which a delivery is tried.'),
   DELIVERY_TIMEOUT: setting(milliseconds.default(5_000), 'Milliseconds that one attempt may take in all.'),
   DELIVERY_CONCURRENCY: setting(count.default(64), 'Attempts in flight at once in one worker process; up to as many again may hang beside them.'),
+  DELIVERY_RETENTION: setting(seconds.default(2_592_000), 'Seconds that deliveries stay once they are acknowledged, moot or failed (30 days).'),
   MAX_SESSION_LIFETIME: setting(seconds.default(2_592_000), 'Seconds after which a session without an expiry ends (30 days), and the longest a session may ask for.'),
   SESSION_RETENTION: setting(seconds.default(34_560_000), 'Seconds that terminated sessions and their events stay (400 days); promises about them hold that long.'),
   COMMIT_WAIT: setting(milliseconds.default(10_000), 'Milliseconds after which a DELETE that is not known to be committed answers 504.'),
@@ -197,6 +198,7 @@ export const readConfig = (environment: NodeJS.ProcessEnv) => {
       horizonSeconds: parsed.DELIVERY_HORIZON,
       timeoutMs: parsed.DELIVERY_TIMEOUT,
       concurrency: parsed.DELIVERY_CONCURRENCY,
+      retentionSeconds: parsed.DELIVERY_RETENTION,
     },
     sessions: {
       maxLifetimeSeconds: parsed.MAX_SESSION_LIFETIME,

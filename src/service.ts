@@ -52,6 +52,7 @@ import { createTelemetry } from './telemetry.ts'
 import type { Telemetry } from './telemetry.ts'
 import { createTerminate } from './termination/terminate.ts'
 import type { Terminate } from './termination/terminate.ts'
+import { createPruning } from './upkeep/prune.ts'
 import { createUpkeep } from './upkeep/upkeep.ts'
 
 export interface Service {
@@ -183,6 +184,13 @@ const createWorkerRole = ({ config, telemetry, backend, producer, database, rout
     metrics,
     log,
   })
+  const pruning = createPruning({
+    db: background,
+    deliverySeconds: config.delivery.retentionSeconds,
+    sessionSeconds: config.sessions.retentionSeconds,
+    maxTokenLifetimeSeconds: config.sessions.maxTokenLifetimeSeconds,
+    log,
+  })
   const workers = createWorkers({
     backend,
     secrets: config.queue,
@@ -190,7 +198,7 @@ const createWorkerRole = ({ config, telemetry, backend, producer, database, rout
     metrics,
     log,
   })
-  return [deliver, routeSoon, upkeep, workers]
+  return [deliver, routeSoon, upkeep, pruning, workers]
 }
 
 /** Answers requests: who asks, may they, the line, the answer. */
