@@ -40,10 +40,12 @@ export const createEnforcement = (deps: {
   db: Database
   channel: CacheChannel
   secondDeleteSeconds: number
+  /** Aborted when the process stops: the slice that upkeep has in hand is its last. */
+  signal?: AbortSignal
   metrics: Pick<Metrics, 'curfew_enforced_seconds'>
   log: Log
 }): Enforcement => {
-  const { db, channel, secondDeleteSeconds, metrics, log } = deps
+  const { db, channel, secondDeleteSeconds, signal, metrics, log } = deps
   let confirmed: Confirmed[] = []
   let timer: NodeJS.Timeout | undefined
   let recording: Promise<void> = Promise.resolve()
@@ -51,13 +53,17 @@ export const createEnforcement = (deps: {
   let away = false
   let attempts = 0
 
+  const mark = async (commitIds: readonly string[], agesMs: readonly number[], again: readonly boolean[]) => {
+    for (const seconds of await markEnforced(db, commitIds, agesMs, again)) metrics.curfew_enforced_seconds.observe(seconds)
+  }
+
   const record = async () => {
     const batch = confirmed
     if (batch.length === 0) return
     confirmed = []
     const now = performance.now()
     try {
-      await markEnforced(db, batch.map(({ commitId }) => commitId), batch.map(({ atMs }) => now - atMs), batch.map(({ again }) => again))
+      await mark(batch.map(({ commitId }) => commitId), batch.map(({ atMs }) => now - atMs), batch.map(({ again }) => again))
     } catch (error) {
       // Unrecorded is not lost: upkeep finds the commits unenforced and tells the caches once more.
       log.warn({ event: 'enforce.unrecorded', commits: batch.length, err: error }, 'could not record that caches were told')
@@ -67,18 +73,16 @@ export const createEnforcement = (deps: {
   const withNames = async (commitId: string, ended: readonly EndedSession[]): Promise<CacheTarget[]> =>
     channel.needsNames ? readEnforceable(db, [commitId]) : ended.map((session) => ({ ...session, userId: '', sids: [] }))
 
-  const applyOnce = async (commitId: string, ended: readonly EndedSession[], since: number) => {
+  const applyOnce = async (commitId: string, ended: readonly EndedSession[]) => {
     const targets = await withNames(commitId, ended)
     await channel.apply(targets)
-    const atMs = performance.now()
-    metrics.curfew_enforced_seconds.observe((atMs - since) / 1_000)
-    confirmed.push({ commitId, atMs, again: !channel.hasKeys(targets) })
+    confirmed.push({ commitId, atMs: performance.now(), again: !channel.hasKeys(targets) })
   }
 
   const attempt = async (commitId: string, ended: readonly EndedSession[]) => {
     attempts += 1
     try {
-      await applyOnce(commitId, ended, performance.now())
+      await applyOnce(commitId, ended)
       away = false
     } catch (error) {
       if (!away) log.warn({ event: 'enforce.failed', commitId, err: error }, 'caches cannot be told; upkeep will come back to it')
@@ -92,7 +96,7 @@ export const createEnforcement = (deps: {
     const sessions = await readEnforceable(db, ids)
     await channel.apply(sessions)
     const again = !channel.hasKeys(sessions)
-    await markEnforced(db, ids, ids.map(() => 0), ids.map(() => again))
+    await mark(ids, ids.map(() => 0), ids.map(() => again))
   }
 
   const deleteAgain = async (ids: readonly string[]) => {
@@ -106,7 +110,7 @@ export const createEnforcement = (deps: {
     do {
       ids = await read()
       if (ids.length > 0) await settle(ids)
-    } while (ids.length === COMMITS_AT_ONCE)
+    } while (ids.length === COMMITS_AT_ONCE && signal?.aborted !== true)
   }
 
   return {

@@ -20,16 +20,21 @@ SELECT e.commit_id::text AS "commitId", s.id AS "sessionId", s.issuer, s.user_id
 FROM session_events e CROSS JOIN LATERAL (SELECT * FROM sessions WHERE id = e.session_id OFFSET 0) s
 WHERE e.commit_id = ANY($1::bigint[]) AND e.type = 'session.terminated'`
 
-/** Records that caches were told of these commits `agesMs` milliseconds ago, by the database's clock. */
-export const markEnforced = async (db: Database, commitIds: readonly string[], agesMs: readonly number[], again: readonly boolean[]): Promise<void> => {
-  await db.$executeRawUnsafe(
+/**
+ * Records that caches were told of these commits `agesMs` milliseconds ago, by the database's clock. Returns how many
+ * seconds after its commit each was enforced, without those that were recorded before.
+ */
+export const markEnforced = async (db: Database, commitIds: readonly string[], agesMs: readonly number[], again: readonly boolean[]): Promise<number[]> => {
+  const rows = await db.$queryRawUnsafe<{ seconds: number }[]>(
     `UPDATE commits c SET
        enforced_at = greatest(c.committed_at, clock_timestamp() - make_interval(secs => m.age_ms / 1000)),
        enforced_again_at = CASE WHEN m.again THEN clock_timestamp() END
      FROM unnest($1::bigint[], $2::float8[], $3::boolean[]) AS m(id, age_ms, again)
-     WHERE c.id = m.id AND c.enforced_at IS NULL`,
+     WHERE c.id = m.id AND c.enforced_at IS NULL
+     RETURNING extract(epoch FROM c.enforced_at - c.committed_at)::float8 AS seconds`,
     commitIds, agesMs, again,
   )
+  return rows.map(({ seconds }) => seconds)
 }
 
 /** Records that the second deletion of these commits is done. */

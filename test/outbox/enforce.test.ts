@@ -4,6 +4,7 @@ import { createCacheChannel, tombstoneKey } from '../../src/channels/cache.ts'
 import { createEnforcement } from '../../src/outbox/enforce.ts'
 import { openDatabase } from '../../src/store/postgres.ts'
 import type { Database } from '../../src/store/postgres.ts'
+import { terminateSessions } from '../../src/store/terminations.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import { createTerminate } from '../../src/termination/terminate.ts'
 import { createDatabase } from '../harness/postgres.ts'
@@ -41,7 +42,7 @@ describe.skipIf(redisMissing)('the second clock', () => {
       tombstones: connection, cache: connection, keyTemplates: options.keyTemplates ?? [], maxTokenLifetimeSeconds: 60, now: Date.now,
     })
     const enforcement = createEnforcement({ db, channel, secondDeleteSeconds: options.secondDeleteSeconds ?? 0, metrics, log })
-    return { enforcement, terminate: createTerminate({ db, enforce: enforcement.enforce, wakeRoute: () => {}, log }) }
+    return { enforcement, metrics, terminate: createTerminate({ db, enforce: enforcement.enforce, wakeRoute: () => {}, log }) }
   }
   const commits = async () => (await database.sql.query('SELECT * FROM commits ORDER BY id')).rows
 
@@ -61,6 +62,22 @@ describe.skipIf(redisMissing)('the second clock', () => {
     expect(await redis.client.ttl(tombstoneKey(ISSUER, 'long'))).toBeGreaterThan(990)
     expect(await redis.client.ttl(tombstoneKey(ISSUER, 'short'))).toBeGreaterThan(50)
     expect(await redis.client.ttl(tombstoneKey(ISSUER, 'short'))).toBeLessThanOrEqual(61)
+  })
+
+  it('G11: measures from commit to caches, also where upkeep had to tell them', async () => {
+    const { terminate, enforcement, metrics } = setup()
+    await seedSessions(database.sql, [{ id: 's1' }, { id: 's2' }])
+    await terminate([command('s1')])
+    await enforcement.stop()
+    await terminateSessions(db, [command('s2')])
+    await database.sql.query(`UPDATE commits SET committed_at = now() - interval '90 seconds' WHERE enforced_at IS NULL`)
+    await enforcement.enforcePending()
+    await enforcement.enforcePending()
+    const { values } = await metrics.curfew_enforced_seconds.get()
+    const valueOf = (part: string, le?: number) => values.find(({ metricName, labels }) => metricName === `curfew_enforced_seconds_${part}` && labels.le === le)?.value
+    expect(valueOf('count')).toBe(2)
+    expect(valueOf('bucket', 60)).toBe(1)
+    expect(valueOf('bucket', 600)).toBe(2)
   })
 
   it('G11: records when a commit was enforced', async () => {
