@@ -3,9 +3,10 @@
  * it uses. Nothing outside this file knows which parts there are.
  *
  * `start` opens from the bottom up and `stop` closes in the reverse order: the listener first, then what was
- * accepted is answered, then workers, then connections. Both may be repeated.
+ * accepted is answered, then workers, then connections. Nobody outside can hold a stop up. Both may be repeated.
  */
 import type { AddressInfo } from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import { buildOpsServer } from './api/ops.ts'
 import type { Readiness } from './api/routes/health.ts'
@@ -62,6 +63,9 @@ export interface Service {
   stop(): Promise<void>
 }
 
+/** The part of a stop's time that requests under way are given; the rest is for the parts beneath them. */
+const ANSWERING_PART = 0.4
+
 interface Part {
   start?(): Promise<void>
   stop(): Promise<void>
@@ -74,6 +78,8 @@ interface Ground {
   readonly backend: QueueBackend
   readonly producer: Producer
   readonly database: (name: string) => Database
+  /** Aborted when a stop begins: long work ends where it can be taken up again. */
+  readonly stopping: AbortSignal
   /** Who is woken after a commit; a worker puts its own router here. */
   readonly router: { wake: () => void }
   readonly terminate: Terminate
@@ -108,7 +114,9 @@ export const createService = async (config: Config, options: { telemetry?: Telem
   const tombstones = redis(config.redisUrl)
   const cache = config.cache.redisUrl === config.redisUrl ? tombstones : redis(config.cache.redisUrl)
   const channel = createCacheChannel({ ...config.cache, tombstones, cache, now: Date.now })
-  const enforcement = createEnforcement({ db: commits, channel, secondDeleteSeconds: config.cache.secondDeleteSeconds, metrics, log })
+  const stopping = new AbortController()
+  const { secondDeleteSeconds } = config.cache
+  const enforcement = createEnforcement({ db: commits, channel, secondDeleteSeconds, signal: stopping.signal, metrics, log })
   parts.push(enforcement)
   // Without a worker's router in this process, one elsewhere is woken through the queue.
   const router = { wake: () => producer.wake('route', 'all') }
@@ -116,7 +124,7 @@ export const createService = async (config: Config, options: { telemetry?: Telem
   const keyring = createKeyring(config.keys)
   const signer = createSigner({ db: commits, keyring, ...config.keys.rotation })
   const secrets = createWebhookSecrets(keyring)
-  const ground: Ground = { config, telemetry, backend, producer, database, router, terminate, enforcement, signer, secrets }
+  const ground: Ground = { config, telemetry, backend, producer, database, stopping: stopping.signal, router, terminate, enforcement, signer, secrets }
 
   const state = { draining: false, queueAvailable: () => true }
   const ready = async (): Promise<Readiness> => {
@@ -142,10 +150,15 @@ export const createService = async (config: Config, options: { telemetry?: Telem
     },
     stop: async () => {
       state.draining = true
-      await api?.server.close()
+      stopping.abort()
+      const closed = api?.server.close()
+      await Promise.race([closed, pause(ANSWERING_PART * config.shutdownTimeoutMs, undefined, { ref: false })])
       for (const part of parts.toReversed()) {
         await part.stop().catch((error: unknown) => log.error({ event: 'service.part_not_stopped', err: error }, 'a part did not stop cleanly'))
       }
+      // Whoever has not finished asking by now, or not read the answer, is cut off: nothing here could answer.
+      api?.server.server.closeAllConnections()
+      await closed
       await ops.close()
     },
   }
@@ -158,11 +171,13 @@ const remoteChannels = ({ signer, secrets }: Pick<Ground, 'signer' | 'secrets'>)
 })
 
 /** Commits batches, plans deliveries, delivers, and looks after what was missed. */
-const createWorkerRole = ({ config, telemetry, backend, producer, database, router, terminate, enforcement, signer, secrets }: Ground): Part[] => {
+const createWorkerRole = ({ config, telemetry, backend, producer, database, stopping, router, terminate, enforcement, signer, secrets }: Ground): Part[] => {
   const { log, metrics } = telemetry
   const background = database('worker')
   const wakeReceiver = (receiverId: string) => producer.wake('deliver', receiverId)
-  const route = createRoute({ db: background, wakeReceiver, maxTokenLifetimeSeconds: config.sessions.maxTokenLifetimeSeconds })
+  const route = createRoute({
+    db: background, wakeReceiver, maxTokenLifetimeSeconds: config.sessions.maxTokenLifetimeSeconds, signal: stopping,
+  })
   const routeSoon = createRouteSoon({ route, log })
   router.wake = routeSoon.wake
   const deliver = createDeliver({
@@ -216,6 +231,8 @@ const createApiRole = ({ config, telemetry, backend, producer, database, termina
     readTerminated: (commands) => readTerminated(reads, commands),
     maxWaiting: config.queue.maxWaiting,
     commitWaitMs: config.queue.commitWaitMs,
+    // A stop has given the requests their time before it comes to the line.
+    stopWithinMs: 0,
     metrics,
     log,
   })

@@ -18,8 +18,10 @@ export const createRoute = (deps: {
   db: Database
   wakeReceiver: (receiverId: string) => void
   maxTokenLifetimeSeconds: number
+  /** Aborted when the process stops: the slice under way is the last, and others find the rest. */
+  signal?: AbortSignal
 }): (() => Promise<void>) => {
-  const { db, wakeReceiver, maxTokenLifetimeSeconds } = deps
+  const { db, wakeReceiver, maxTokenLifetimeSeconds, signal } = deps
 
   const routeSlice = async (repeats = 0): ReturnType<typeof routeCommits> => {
     try {
@@ -37,6 +39,6 @@ export const createRoute = (deps: {
       const slice = await routeSlice()
       for (const id of slice.receiverIds) wakeReceiver(id)
       more = slice.more
-    } while (more)
+    } while (more && signal?.aborted !== true)
   }
 }

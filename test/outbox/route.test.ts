@@ -202,6 +202,17 @@ describe('routing commits', () => {
     await expect(deleteReceiver(ground.db, { id: 'removed', reach: 'instance', issuers: [ISSUER] })).rejects.toMatchObject({ kind: 'receiver_not_found' })
   })
 
+  it('ends after the slice under way when the process stops, and leaves the rest to be found', async () => {
+    await ground.sql.query('INSERT INTO commits (sessions) SELECT 0 FROM generate_series(1, 450)')
+    const stopped = createRoute({
+      db: ground.db, wakeReceiver: () => {}, maxTokenLifetimeSeconds: MAX_TOKEN_LIFETIME_SECONDS, signal: AbortSignal.abort(),
+    })
+    await stopped()
+    expect(await unrouted()).toBe(250)
+    await routeAll()
+    expect(await unrouted()).toBe(0)
+  })
+
   it('changes nothing where its connection is cut in the middle', async () => {
     await ground.put('cut', { url, clientId: 'cut' })
     await seedSessions(ground.sql, [{ id: 'cut-0', clients: [{ clientId: 'cut' }] }])
