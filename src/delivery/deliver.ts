@@ -8,6 +8,7 @@
 import { randomUUID } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
 import { performance } from 'node:perf_hooks'
+import { setTimeout as wait } from 'node:timers/promises'
 import { LRUCache } from 'lru-cache'
 import type { RemoteChannel } from '../channels/channel.ts'
 import { readDue, recordOutcomes, releaseDrain, takeDrain } from '../store/drains.ts'
@@ -37,6 +38,12 @@ const LEASE_MS = 15_000
 const MAX_DRAINS = 200
 /** Receivers whose pace is remembered between drains; a forgotten one is judged by its row. */
 const MAX_KNOWN = 10_000
+
+/** How a drain ended, and how long the receiver rests before the next. */
+interface Drained {
+  readonly end: DrainEnd | 'not_taken'
+  readonly restMs: number
+}
 
 const noSigns: HealthSigns = { succeeded: false, failed: false, gone: false }
 
@@ -87,16 +94,17 @@ export const createDeliver = (deps: {
     return receiver.succeededBefore ? 'unproven' : 'slow'
   }
 
-  const drainOnce = async (receiverId: string, onSlow: () => void): Promise<DrainEnd | 'not_taken'> => {
+  const drainOnce = async (receiverId: string, onSlow: () => void): Promise<Drained> => {
     const holder = randomUUID()
     const receiver = await takeDrain(db, { receiverId, holder, leaseMs })
-    if (receiver === null) return 'not_taken'
+    if (receiver === null) return { end: 'not_taken', restMs: 0 }
     const breaker = createBreaker({
       consecutiveFailures: receiver.consecutiveFailures, random, ...(deps.breaker === undefined ? {} : { policy: deps.breaker }),
     })
     const pace = createPace({ maxConcurrency: receiver.maxConcurrency, known: paceOf(receiver) })
     const ahead = createReadAhead({ readDue: (asked) => readDue(db, { receiverId, withTermination: receiver.type === 'webhook', ...asked }) })
     let signs = noSigns
+    let sentAtMs = Number.NEGATIVE_INFINITY
     const recorder = createRecorder({
       leaseMs,
       signal: stopping.signal,
@@ -111,9 +119,15 @@ export const createDeliver = (deps: {
       },
       onFailure: (err) => log.warn({ event: 'delivery.not_recorded', receiver: receiverId, err }, 'Outcomes could not be recorded yet'),
     })
+    const restMs = (): number =>
+      receiver.ratePerSecond === null ? 0 : Math.max(0, sentAtMs + 1_000 / receiver.ratePerSecond - performance.now())
     try {
-      return await runDrain({
-        receiver, ahead, send, slots, pace, breaker, recorder, leaseMs, onSlow,
+      const end = await runDrain({
+        receiver, ahead, slots, pace, breaker, recorder, leaseMs, onSlow,
+        send: (delivery, to) => {
+          sentAtMs = performance.now()
+          return send(delivery, to)
+        },
         signal: stopping.signal,
         onOutcome: (outcome, delivery, readAtMs) => {
           if (outcome.delivered) {
@@ -128,18 +142,30 @@ export const createDeliver = (deps: {
           if (outcome.gone) log.warn({ event: 'receiver.gone', receiver: receiverId }, 'A receiver says that it is gone and is switched off')
         },
       })
+      return { end, restMs: restMs() }
     } finally {
       known.set(receiverId, pace.pace())
-      await releaseDrain(db, { receiverId, holder })
+      await releaseDrain(db, { receiverId, holder, restMs: restMs() })
     }
+  }
+
+  /** A receiver with a rate of its own rests after a drain; whoever is woken for it meanwhile is not lost, and waits for none. */
+  const rest = async (restMs: number, onSlow: () => void): Promise<void> => {
+    if (restMs <= 0 || stopping.signal.aborted) return
+    onSlow()
+    await wait(Math.ceil(restMs), undefined, { signal: stopping.signal }).catch((error: unknown) => {
+      if (!stopping.signal.aborted) throw error
+    })
   }
 
   /** Drains until nothing is due and nobody has asked meanwhile. */
   const drainAll = async (receiverId: string, state: { again: boolean }, onSlow: () => void): Promise<void> => {
-    let end: DrainEnd | 'not_taken'
+    let end: Drained['end']
     do {
       state.again = false
-      end = await drainOnce(receiverId, onSlow)
+      const drained = await drainOnce(receiverId, onSlow)
+      end = drained.end
+      await rest(drained.restMs, onSlow)
     } while (!stopping.signal.aborted && (end === 'empty' || end === 'changed' || (end === 'not_taken' && state.again)))
   }
 

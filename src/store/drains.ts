@@ -202,7 +202,17 @@ export const recordOutcomes = async (
   return row
 }
 
-/** Gives the drain back. Harmless where it is no longer ours. */
-export const releaseDrain = async (db: Database, { receiverId, holder }: { receiverId: string; holder: string }): Promise<void> => {
-  await db.$executeRawUnsafe('UPDATE receivers SET drained_by = NULL, drained_until = NULL WHERE id = $1 AND drained_by = $2::text::uuid', receiverId, holder)
+const RELEASE = `
+UPDATE receivers SET drained_by = NULL, drained_until = CASE WHEN $3::float8 > 0 THEN now() + make_interval(secs => $3::float8 / 1000) END
+WHERE id = $1 AND drained_by = $2::text::uuid`
+
+/**
+ * Gives the drain back, `restMs` from now: a receiver with a rate of its own is then not told too soon by the next drain
+ * either, whichever process makes it. Harmless where the drain is no longer ours.
+ */
+export const releaseDrain = async (
+  db: Database,
+  { receiverId, holder, restMs = 0 }: { receiverId: string; holder: string; restMs?: number },
+): Promise<void> => {
+  await db.$executeRawUnsafe(RELEASE, receiverId, holder, restMs)
 }
