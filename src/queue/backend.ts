@@ -8,6 +8,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { Queue, QueueEvents, Worker, createPostgresBackend, createRedisBackend, runMigrations } from 'bullmq'
 import type { BackendFactory, IQueueBackend, Job, JobProgress } from 'bullmq'
 import pg from 'pg'
+import { deadlineClient } from '../store/postgres.ts'
 import { createProducerRedis, createWorkerRedis } from '../store/redis.ts'
 import type { Log } from '../telemetry.ts'
 import { EVENTS_KEPT, FAILED_KEPT, KEY_PREFIX, lanes, queueName } from './lanes.ts'
@@ -146,6 +147,10 @@ const redisLinks = (url: string, onError: (error: Error) => void): Links => {
   }
 }
 
+const STATEMENT_MS = 5_000
+/** BullMQ waits for an answer for ever, also from a peer that has vanished; Postgres itself stops a statement before. */
+const UNANSWERED_MS = 6_500
+
 /** Connections of a lane's worker at most: its listener, and queries that are short whatever the concurrency. */
 const WORKER_POOL = 5
 
@@ -158,7 +163,8 @@ const postgresLinks = (url: string, onError: (error: Error) => void): Links => {
       max,
       connectionTimeoutMillis: 2_000,
       keepAlive: true,
-      options: '-c search_path=bullmq -c statement_timeout=5000',
+      options: `-c search_path=bullmq -c statement_timeout=${STATEMENT_MS}`,
+      Client: deadlineClient(UNANSWERED_MS),
     })
     pool.on('error', onError)
     return { connection: pool, factory, cut: () => void pool.end().catch(onError) }

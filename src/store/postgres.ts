@@ -29,21 +29,43 @@ export type Database = PrismaClient
 
 const DEADLINE_SLACK_MS = 1_500
 
-/** A client whose unanswered query ends the connection instead of poisoning the pool. */
-const deadlineClient = (deadlineMs: number) =>
+/** How often a client that listens makes sure that somebody is there who could tell it something. */
+const LISTENER_ASKS_EVERY_MS = 5_000
+
+/**
+ * A client (for a pool) whose unanswered query ends the connection instead of poisoning the pool. One that listens asks
+ * now and then: else it would never notice that its peer has vanished.
+ */
+export const deadlineClient = (deadlineMs: number): (new () => pg.Client) =>
   class DeadlineClient extends pg.Client {
     #timer: NodeJS.Timeout | undefined
+    #asking: NodeJS.Timeout | undefined
 
     constructor(config?: pg.ClientConfig) {
       super(config)
-      this.on('drain', () => clearTimeout(this.#timer))
-      this.on('end', () => clearTimeout(this.#timer))
+      this.on('drain', () => this.#rest())
+      this.on('end', () => {
+        this.#rest()
+        clearInterval(this.#asking)
+      })
     }
 
     override query(...args: unknown[]): never {
       clearTimeout(this.#timer)
       this.#timer = setTimeout(() => this.#destroy(), deadlineMs)
+      const [text] = args
+      if (typeof text === 'string' && /^LISTEN /m.test(text)) this.#asking ??= setInterval(() => this.#ask(), LISTENER_ASKS_EVERY_MS)
       return (super.query as (...args: unknown[]) => unknown).apply(this, args) as never
+    }
+
+    #rest(): void {
+      clearTimeout(this.#timer)
+      this.#timer = undefined
+    }
+
+    #ask(): void {
+      // While something is unanswered, its deadline runs. It ends the connection, which is told as its error.
+      if (this.#timer === undefined) this.query('SELECT 1', () => undefined)
     }
 
     #destroy(): void {
@@ -73,7 +95,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
       '-c jit=off',
       '-c timezone=UTC',
     ].join(' '),
-    Client: deadlineClient(statementTimeoutMs + DEADLINE_SLACK_MS) as unknown as new () => pg.Client,
+    Client: deadlineClient(statementTimeoutMs + DEADLINE_SLACK_MS),
   })
   pool.on('error', (error) => options.onIdleError?.(error))
   const adapter = new PrismaPg(pool, {

@@ -47,9 +47,12 @@ export const createProducerRedis = (url: string, onError: OnRedisError): Redis =
 export const createHeartbeatRedis = (url: string, onError: OnRedisError): Redis =>
   open(url, { ...failFast, disconnectTimeout: 200 }, onError)
 
+/** After commands have been rejected for their silence: the peer has vanished, and a new connection may find another. */
+const PLAIN_SILENT_MS = 2_000
+
 /** For tombstones, cache keys and the like. Rejects within a second. */
 export const createPlainRedis = (url: string, onError: OnRedisError): Redis =>
-  open(url, { ...common, commandTimeout: 1_000, maxRetriesPerRequest: 1 }, onError)
+  open(url, { ...common, commandTimeout: 1_000, socketTimeout: PLAIN_SILENT_MS, maxRetriesPerRequest: 1 }, onError)
 
 export interface WorkerRedis {
   readonly redis: Redis
