@@ -220,7 +220,7 @@ const createWorkerRole = ({ config, telemetry, backend, producer, database, stop
 const createApiRole = ({ config, telemetry, backend, producer, database, terminate, signer, secrets }: Ground, ready: () => Promise<Readiness>) => {
   const { log, metrics } = telemetry
   const reads = database('api')
-  const read = createAuthorizationReader(reads)
+  const read = createAuthorizationReader(reads, { maxWaiting: config.queue.maxWaiting })
   const results = createResults({ backend, secrets: config.queue, metrics, log })
   const line = createLine({
     kind: backend.kind,

@@ -111,20 +111,23 @@ const read = async (db: Database, asks: readonly Ask[]): Promise<readonly Answer
 // Postgres' text cannot hold NUL: nothing stored can match, and asking would fail the whole batch.
 const storable = (text: string): boolean => !text.includes('\0')
 
+/** The default of MAX_WAITING: more could not be ended either. */
+const MAX_WAITING = 20_000
+
 /**
  * A reader that answers concurrent questions of both kinds with one query.
  *
+ * @param options.maxWaiting questions that wait for a query at most.
  * @throws (rejects) CurfewError unavailable where Postgres cannot be asked, overloaded where too many wait.
  */
-export const createAuthorizationReader = (db: Database): AuthorizationReader => {
+export const createAuthorizationReader = (db: Database, { maxWaiting = MAX_WAITING }: { maxWaiting?: number } = {}): AuthorizationReader => {
   const ask = createCoalesce<Ask, Answer>({
     run: (asks) => read(db, asks),
     // As many as a commit takes, so that reading never needs more turns than ending.
     maxBatch: 500,
     // Two keep Postgres busy while results are decoded, and leave the pool to others.
     maxInFlight: 2,
-    // The default of MAX_WAITING: more could not be ended either.
-    maxWaiting: 20_000,
+    maxWaiting,
   })
   return {
     session: async (id) => {

@@ -67,3 +67,10 @@ it('keeps odd ids apart: case, spaces, quotes, lone surrogates', async () => {
     expect(await reader.session(id), id).toBeNull()
   }
 })
+
+it('refuses one question more than may wait, at once, and answers the others', async () => {
+  const reader = createAuthorizationReader(db, { maxWaiting: 3 })
+  const asked = await Promise.allSettled(['s1', 's2', 's3', 's4'].map((id) => reader.session(id)))
+  expect(asked.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'fulfilled', 'rejected'])
+  expect(asked[3]).toMatchObject({ reason: { kind: 'overloaded' } })
+})
