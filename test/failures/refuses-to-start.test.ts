@@ -43,10 +43,6 @@ describe('a process refuses to start', () => {
     expect(await refusal({ DATABASE_URL: wrong.href })).toEqual([expect.stringMatching(/nowhere/)])
   })
 
-  it('without Redis', async () => {
-    expect(await refusal({ REDIS_URL: 'redis://:hidden-word@127.0.0.1:1' })).toEqual(['The Redis at REDIS_URL cannot be reached.'])
-  })
-
   it.skipIf(redisMissing)('with a Redis that evicts', async () => {
     const evicting = await startRedis(['--maxmemory-policy', 'volatile-ttl'])
     expect(await refusal({ REDIS_URL: evicting.url })).toEqual([expect.stringMatching(/maxmemory-policy volatile-ttl.*noeviction/)])
