@@ -3,15 +3,28 @@
  * Parsed once at start, checked across fields, frozen, and handed out in slices. The README's settings table
  * is generated from `settings` (`npm run readme`), and a test holds the two together.
  */
+import { isIP } from 'node:net'
 import { z } from 'zod'
 import { permissions } from './model.ts'
 
-const seconds = z.coerce.number().int().positive()
-const milliseconds = z.coerce.number().int().positive()
+/** A hundred years at most: far beyond, dates leave what Postgres and RFC 3339 can hold. */
+const seconds = z.coerce.number().int().positive().max(3_153_600_000)
+/** A day at most: timers hold 24 days, and fire at once beyond that. */
+const milliseconds = z.coerce.number().int().positive().max(86_400_000)
 const count = z.coerce.number().int().positive()
 const port = z.coerce.number().int().min(0).max(65_535)
-const httpUrl = z.url({ protocol: /^https?$/ })
+/** Without white space, by which lists of issuers are joined on their way to Postgres. */
+const httpUrl = z.url({ protocol: /^https?$/ }).regex(/^\S*$/, 'must be a URL without white space')
 const list = z.string().transform((text) => text.split(',').map((part) => part.trim()).filter((part) => part !== ''))
+const listOf = (isFit: (part: string) => boolean, rule: string) => list.refine((parts) => parts.every(isFit), rule).default([])
+
+const isCidr = (text: string): boolean => {
+  const [address = '', prefix = '', ...more] = text.split('/')
+  const bits = { 0: -1, 4: 32, 6: 128 }[isIP(address)] ?? -1
+  return more.length === 0 && !address.includes('%') && /^\d{1,3}$/.test(prefix) && Number(prefix) <= bits
+}
+/** Fastify knows these three ranges by name. */
+const isProxy = (text: string): boolean => isIP(text) !== 0 || isCidr(text) || ['loopback', 'linklocal', 'uniquelocal'].includes(text)
 
 /** 32 bytes in base64 or base64url. */
 const secret = z
@@ -74,7 +87,7 @@ export const settings = {
   OPS_HOST: setting(z.string().min(1).default('127.0.0.1'), 'Address of the operations port (`/metrics`, `/healthz`, `/readyz`).'),
   OPS_PORT: setting(port.default(9090), 'Operations port; 0 takes a free one.'),
   PUBLIC_URL: setting(httpUrl.optional(), 'Where callers reach the API; defaults to its address and port.'),
-  TRUST_PROXY: setting(list.default([]), 'Comma-separated addresses or CIDRs of proxies whose `X-Forwarded-For` is believed.'),
+  TRUST_PROXY: setting(listOf(isProxy, 'must be addresses or CIDRs, comma-separated'), 'Comma-separated addresses or CIDRs of proxies whose `X-Forwarded-For` is believed.'),
   ROLES: setting(list.pipe(z.array(z.enum(['api', 'worker'])).min(1)).default(['api', 'worker']), 'What this process does: `api`, `worker` or both, comma-separated.'),
   ISSUERS: setting(issuers, 'JSON array of the issuers whose tokens are believed; the README explains it.', { secret: true }),
   QUEUE_SECRET: setting(secret, '32 bytes in base64 that authenticate jobs and results; the same in every process.', { secret: true }),
@@ -82,11 +95,11 @@ export const settings = {
   KEY_ENCRYPTION_KEY: setting(secret, '32 bytes in base64 that encrypt signing keys in Postgres.', { secret: true }),
   KEY_ENCRYPTION_KEY_PREVIOUS: setting(secret.optional(), 'The former `KEY_ENCRYPTION_KEY`, still able to decrypt while rotating.', { secret: true }),
   KEY_ROTATION_OVERLAP: setting(seconds.default(86_400), 'Seconds for which the next signing key is published before it may sign: longer than any relying party caches key sets.'),
-  CACHE_KEY_TEMPLATES: setting(list.default([]), 'Comma-separated cache keys to delete for every ended session, e.g. `sess:{sid}`; `{sid}` is each sid of the session, `{id}` its id, `{userId}` its user.'),
+  CACHE_KEY_TEMPLATES: setting(listOf((key) => /\{(sid|id|userId)\}/.test(key), 'must name {sid}, {id} or {userId} in each: the same key for every session is no session’s'), 'Comma-separated cache keys to delete for every ended session, e.g. `sess:{sid}`; `{sid}` is each sid of the session, `{id}` its id, `{userId}` its user.'),
   CACHE_KEY_PREFIXES: setting(list.default([]), 'Comma-separated prefixes that recorded `cacheKeys` must match; none: no cache keys are accepted.'),
   CACHE_SECOND_DELETE: setting(seconds.default(60), 'Seconds after which cache keys are deleted again: longer than the longest request of your applications.'),
   MAX_TOKEN_LIFETIME: setting(seconds.default(86_400), 'Seconds that a token issued from a session can outlive it; tombstones and deliveries are kept that long.'),
-  ALLOW_PRIVATE_RECEIVERS: setting(list.default([]), 'Comma-separated CIDRs of private networks whose receivers may be told, also over plain http; e.g. `10.0.0.0/8`. Link-local and metadata addresses never are.'),
+  ALLOW_PRIVATE_RECEIVERS: setting(listOf(isCidr, 'must be CIDRs, comma-separated, e.g. 10.0.0.0/8'), 'Comma-separated CIDRs of private networks whose receivers may be told, also over plain http; e.g. `10.0.0.0/8`. Link-local and metadata addresses never are.'),
   DELIVERY_HORIZON: setting(seconds.default(86_400), 'Seconds for which a delivery is tried.'),
   DELIVERY_TIMEOUT: setting(milliseconds.default(5_000), 'Milliseconds that one attempt may take in all.'),
   DELIVERY_CONCURRENCY: setting(count.default(64), 'Attempts in flight at once in one worker process; up to as many again may hang beside them.'),

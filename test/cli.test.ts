@@ -85,6 +85,20 @@ describe('curfew serve', () => {
     expect(refused.err).not.toContain('hidden-word')
   })
 
+  it.each([
+    ['ALLOW_PRIVATE_RECEIVERS', ['10.0.0.1', '10.0.0.0/33', 'localnet', '10.0.0.0/8/8', 'fe80::1%eth0/64']],
+    ['TRUST_PROXY', ['proxy.example', '10.0.0.0/40']],
+    ['CACHE_KEY_TEMPLATES', ['sess:', 'sess:{sid},all']],
+    ['SHUTDOWN_TIMEOUT', ['99999999999']],
+    ['MAX_SESSION_LIFETIME', ['9999999999999']],
+    ['ISSUERS', ['[{"issuer": "https://a.example/x y", "audience": "c"}]']],
+  ])('refuses what would fail later, or quietly do nothing: %s', async (name, texts) => {
+    for (const text of texts) {
+      const refused = await curfew(['config', 'print'], { ...settings, [name]: text })
+      expect(refused, text).toMatchObject({ code: 2, err: expect.stringMatching(new RegExp(`^${name}( \\(.*\\))? is wrong: [^\n]+\n$`)) })
+    }
+  })
+
   it('refuses a role that does not exist', async () => {
     expect(await curfew(['serve', '--roles', 'api,cook'], settings)).toMatchObject({ code: 2, err: expect.stringContaining('ROLES') })
   })
