@@ -63,14 +63,18 @@ export const readPublishedKeys = (db: Database, issuer: string, retiredSeconds: 
 export const insertKey = async (db: Database, key: NewSigningKey, state: 'current' | 'next'): Promise<boolean> =>
   (await db.$executeRawUnsafe(`${INSERT} ON CONFLICT DO NOTHING`, ...insertOf(key, state))) === 1
 
-/** Makes a key current, written new or back from another state; the one before it retires. One transaction, may be repeated. */
+/**
+ * Makes a key current, written new or back from another state, and encrypted as it is given; the one before it retires.
+ * One transaction, may be repeated.
+ */
 export const makeCurrent = async (db: Database, key: NewSigningKey): Promise<void> => {
   await db.$transaction([
     db.$queryRawUnsafe('SELECT pg_advisory_xact_lock(hashtext($1))::text', `curfew signing keys ${key.issuer}`),
     db.$executeRawUnsafe(RETIRE, key.issuer, key.alg, key.id),
     db.$executeRawUnsafe(
-      `${INSERT} ON CONFLICT (id) DO UPDATE SET state = 'current', retired_at = NULL, activated_at = clock_timestamp()
-       WHERE signing_keys.issuer = excluded.issuer AND signing_keys.state <> 'current'`,
+      `${INSERT} ON CONFLICT (id) DO UPDATE SET state = 'current', retired_at = NULL, private_key = excluded.private_key,
+         activated_at = CASE WHEN signing_keys.state = 'current' THEN signing_keys.activated_at ELSE clock_timestamp() END
+       WHERE signing_keys.issuer = excluded.issuer`,
       ...insertOf(key, 'current'),
     ),
   ])

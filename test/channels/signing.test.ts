@@ -77,6 +77,15 @@ describe('signing in an issuer’s name', () => {
     await expect(ground.signer.importKey('https://elsewhere', { ...one, kid: 'taken' })).rejects.toMatchObject({ kind: 'invalid_argument' })
   })
 
+  it('signs again with a key that is imported once more, where what was stored cannot be read any longer', async () => {
+    const jwk = await exportJWK((await generateKeyPair('ES256', { extractable: true })).privateKey)
+    await ground.signer.importKey('https://lost', { ...jwk, kid: 'lost' })
+    const anew = createSigner({ db: ground.db, keyring: createKeyring({ encryptionKey: randomBytes(32), encryptionKeyPrevious: null }) })
+    await expect(sign('https://lost', 'ES256', anew)).rejects.toThrow(KeyringError)
+    await anew.importKey('https://lost', { ...jwk, kid: 'lost' })
+    expect(await verified('https://lost', await sign('https://lost', 'ES256', anew))).toMatchObject({ kid: 'lost' })
+  })
+
   it('rotates in two steps: the next key is published before it signs, the former stays published', async () => {
     const issuer = 'https://rotate'
     const first = await sign(issuer)
