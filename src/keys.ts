@@ -1,5 +1,5 @@
 /**
- * Encryption of what must lie in Postgres but not be readable there: private signing keys.
+ * Encryption of what must lie in Postgres but not be readable there: private signing keys and the secrets of webhooks.
  *
  * AES-256-GCM with a fresh random nonce for each text. A ciphertext is `v1.<key>.<nonce>.<bytes>`; it names its key
  * by a digest, so that a text under the former key is still read while `KEY_ENCRYPTION_KEY` is being rotated.

@@ -4,7 +4,7 @@
  */
 
 /** Longest time that an answer is held, in seconds. A longer wish is honoured up to here, and the answer says so. */
-export const MAX_WAIT_SECONDS = 30
+const MAX_WAIT_SECONDS = 30
 
 /** A header is at most 16 KiB; nobody states more preferences than this for a reason. */
 const MAX_PREFERENCES = 16

@@ -39,7 +39,7 @@ const isPostgresAway = (error: Error): boolean => {
 }
 
 /** The error that the caller is told. Its sentence is public; `cause` is what really happened. */
-export const publicError = (error: unknown): CurfewError => {
+const publicError = (error: unknown): CurfewError => {
   if (error instanceof CurfewError) return error
   if (hasZodFastifySchemaValidationErrors(error)) {
     const [issue] = error.validation

@@ -11,7 +11,7 @@ export interface BreakerPolicy {
 }
 
 /** Five in a row is no accident; five minutes is the longest that a receiver which recovered is left waiting. */
-export const breakerPolicy: BreakerPolicy = { failures: 5, minMs: 1_000, maxMs: 300_000 }
+const breakerPolicy: BreakerPolicy = { failures: 5, minMs: 1_000, maxMs: 300_000 }
 
 export interface Breaker {
   /** The receiver answered, so it is there. Closes the breaker. */

@@ -7,7 +7,7 @@
 import type { Pace } from './slots.ts'
 
 /** Slower than this and a receiver takes slow slots. */
-export const QUICK_MS = 500
+const QUICK_MS = 500
 /** An attempt that takes longer than this is taken to hang: it is set aside. */
 export const OVERDUE_MS = 1_000
 /** One more with each answer doubles it every round trip, so a low start costs a healthy receiver milliseconds. */

@@ -7,7 +7,7 @@ export interface RetryPolicy {
   readonly maxMs: number
 }
 
-export const retryPolicy: RetryPolicy = { minMs: 1_000, maxMs: 3_600_000 }
+const retryPolicy: RetryPolicy = { minMs: 1_000, maxMs: 3_600_000 }
 
 /**
  * @param attempts made so far, this one included. @param retryAfterMs the receiver's wish, or null.

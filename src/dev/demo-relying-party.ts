@@ -38,8 +38,6 @@ export interface DemoRelyingPartyOptions {
   readonly onSignedOut: (login: { name: string; sid: string }) => void
 }
 
-export type DemoRelyingParty = ReturnType<typeof createDemoRelyingParty>
-
 export const createDemoRelyingParty = (options: DemoRelyingPartyOptions) => {
   const { url, issuer, client } = options
   const redirectUri = `${url}/callback`

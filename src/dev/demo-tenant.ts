@@ -5,7 +5,7 @@
  */
 import type { DemoLogin, DemoUser } from './demo-issuer.ts'
 
-export const demoOrganization = '69629023906488334'
+const demoOrganization = '69629023906488334'
 
 export const demoClientId = 'demo-shop'
 

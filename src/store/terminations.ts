@@ -7,17 +7,18 @@
  * - Rows that someone else holds are skipped, not waited for (`busy`): a locked row delays only its own session,
  *   and batches that overlap cannot deadlock.
  * - The first termination's details live in the session's row and stay there: a trigger refuses every later change.
- * - `now()` is taken before the lock, so the date never goes backwards only by `greatest`; it is cut to
+ * - `now()` is taken before the lock, so only `greatest` keeps the date from going backwards; it is cut to
  *   milliseconds, not rounded, so that it never lies in the future.
  *
  * Touches at most one row of sessions and one event for each command, and one row of commits. Relies on sessions_pkey.
  */
 import type { Details, EndedSession, TerminateAnswer, TerminateCommand } from '../model.ts'
 import type { Database } from './postgres.ts'
+import { wireTime } from './wire-time.ts'
 
 // Every join of lists is a FULL JOIN though a LEFT JOIN would say the same: it cannot be planned as nested loops, which
 // a generic plan's guess of ten rows otherwise makes of it (500 x 500 comparisons in a full batch). The answers need
-// no join with the updated rows: what was locked and live is what was updated, and \`now()\` is one moment.
+// no join with the updated rows: what was locked and live is what was updated, and `now()` is one moment.
 const TERMINATE = `
 WITH asker AS MATERIALIZED (
   SELECT k, string_to_array(issuers, ' ') AS issuers, actor_issuer, actor_subject, mode::termination_mode AS mode, reason
@@ -54,24 +55,19 @@ WITH asker AS MATERIALIZED (
 SELECT (SELECT id::text FROM receipt) AS commit_id, (SELECT sessions FROM receipt) AS sessions, json_agg(
   CASE
     WHEN j.live THEN CASE WHEN j.turn = 1
-      THEN json_build_array('ended', (j.sequence + 1)::text, ${isoOf(`greatest(date_trunc('milliseconds', now()), j.change_date)`)},
+      THEN json_build_array('ended', (j.sequence + 1)::text, ${wireTime(`greatest(date_trunc('milliseconds', now()), j.change_date)`)},
         j.resource_owner, j.issuer, floor(extract(epoch FROM j.expires_at) * 1000), j.cache_keys)
       ELSE json_build_array('before', (j.sequence + 1)::text,
-        ${isoOf(`greatest(date_trunc('milliseconds', now()), j.change_date)`)}, j.resource_owner) END
-    WHEN j.may THEN json_build_array('before', j.sequence::text, ${isoOf('j.change_date')}, j.resource_owner)
+        ${wireTime(`greatest(date_trunc('milliseconds', now()), j.change_date)`)}, j.resource_owner) END
+    WHEN j.may THEN json_build_array('before', j.sequence::text, ${wireTime('j.change_date')}, j.resource_owner)
     WHEN NOT j.held AND EXISTS (SELECT FROM sessions s WHERE s.id = j.id AND s.issuer = ANY(j.issuers)) THEN json_build_array('busy')
     ELSE json_build_array('unknown')
   END ORDER BY j.n)::text AS answers
 FROM judged j`
 
 const READ_TERMINATED = `
-SELECT json_agg(json_build_array(s.id, s.issuer, s.sequence::text, ${isoOf('s.change_date')}, s.resource_owner))::text AS answers
+SELECT json_agg(json_build_array(s.id, s.issuer, s.sequence::text, ${wireTime('s.change_date')}, s.resource_owner))::text AS answers
 FROM sessions s WHERE s.id = ANY($1::text[]) AND s.state = 'terminated'`
-
-/** RFC 3339 UTC with exactly three fractional digits, made by the database. */
-function isoOf(column: string): string {
-  return `to_char(${column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`
-}
 
 type ReadTuple = readonly [id: string, issuer: string, sequence: string, changeDate: string, resourceOwner: string]
 type AnsweredTuple = readonly [outcome: 'ended' | 'before', sequence: string, changeDate: string, resourceOwner: string]
@@ -140,7 +136,7 @@ export const terminateSessions = async (db: Database, commands: readonly Termina
     return { outcome, details: { sequence, changeDate, resourceOwner } }
   })
   // Cannot happen while the rows are locked; if it ever did, nothing may be told that was not committed.
-  if (ended.length !== (row.sessions ?? 0)) throw new Error(`The commit ended ${row.sessions} of ${ended.length} sessions`)
+  if (ended.length !== (row.sessions ?? 0)) throw new Error(`The commit ended ${row.sessions} sessions and answered for ${ended.length}`)
   return { answers, ended, commitId: row.commit_id }
 }
 
