@@ -82,15 +82,16 @@ export const runDrain = async (deps: DrainDeps): Promise<DrainEnd> => {
     wake()
   }
 
-  let flushing = false
+  /** Writes under way: the clock may ask for one while a full batch is still being written. */
+  let flushes = 0
   let flushTimer: NodeJS.Timeout | null = null
   const flush = async (): Promise<void> => {
     if (flushTimer !== null) clearTimeout(flushTimer)
     flushTimer = null
-    flushing = true
+    flushes += 1
     const good = await recorder.flush()
     if (!good) finish('changed')
-    flushing = false
+    flushes -= 1
     wake()
   }
 
@@ -177,8 +178,8 @@ export const runDrain = async (deps: DrainDeps): Promise<DrainEnd> => {
       if (goesOn() && !reading && ahead.wantsMore(pace.limit())) void read()
       launchAll()
       const idle = inFlight === 0 && !reading
-      if (!flushing && (recorder.waiting() >= RECORD_AT || (idle && recorder.waiting() > 0 && (ahead.waiting() === 0 || !goesOn())))) void flush()
-      if (idle && !flushing && recorder.waiting() === 0) {
+      if (flushes === 0 && (recorder.waiting() >= RECORD_AT || (idle && recorder.waiting() > 0 && (ahead.waiting() === 0 || !goesOn())))) void flush()
+      if (idle && flushes === 0 && recorder.waiting() === 0) {
         if (ahead.isEmpty()) finish('empty')
         if (!goesOn()) break
       }
