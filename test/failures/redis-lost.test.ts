@@ -92,4 +92,16 @@ describe.skipIf(redisMissing)('Redis lost under load', () => {
     expect(await redis.client.exists(...ids.map((id) => tombstoneKey(cluster.issuer.url, id)))).toBe(ids.length)
     await cluster.untilQueued(api)
   })
+
+  it('G4: processes that start while Redis is gone commit by themselves, and use the queue when Redis is back', async () => {
+    await redis.kill()
+    const [late] = await Promise.all([cluster.start('api'), cluster.start('worker')])
+    const ids = await cluster.live(10, { clients: [{ clientId: 'app' }] })
+    await cluster.expectTruth(new Map(await Promise.all(ids.map(async (id) => [id, await cluster.end(late, id)] as const))))
+    await redis.restart({ empty: true })
+    await cluster.untilQueued(late)
+    await cluster.untilSettled()
+    const told = new Set(sidsOf(receiver.tokens()))
+    expect(ids.filter((id) => !told.has(id))).toEqual([])
+  })
 })

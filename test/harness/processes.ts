@@ -44,7 +44,8 @@ export const startProcess = async (settings: Record<string, string>): Promise<Se
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   running.add(child)
-  const exited = once(child, 'exit').then(() => running.delete(child))
+  // Not at its exit: what it printed last may not have been read by then.
+  const exited = once(child, 'close').then(() => running.delete(child))
   const lines: string[] = []
   const started = new Promise<{ apiUrl: string | null; opsUrl: string | null }>((resolve, reject) => {
     for (const stream of [child.stdout, child.stderr]) {
