@@ -7,6 +7,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import { addCutoffCommands } from './cli/cutoff.ts'
 import { ConfigError, defaultOf, readSettings, settingNames, settings } from './config.ts'
 import { CurfewError } from './errors.ts'
 import { createKeyring } from './keys.ts'
@@ -121,6 +122,9 @@ const buildProgram = (): Command => {
     .requiredOption(issuerOption[0], issuerOption[1], httpUrl)
     .option('--alg <name>', 'RS256 or ES256', 'RS256')
     .action(rotateKey)
+
+  const cutoff = program.command('cutoff').description('rules by which whatever was born up to a moment is dead, at once')
+  addCutoffCommands(cutoff, { environment: process.env, issuerOption, url: httpUrl, say })
 
   const config = program.command('config').description('the settings')
   config.command('print').description('check them all and print them; secrets are not shown').action(printConfig)

@@ -12,17 +12,25 @@ import type { Readiness } from './api/routes/health.ts'
 import { buildServer } from './api/server.ts'
 import { createAuthenticate } from './auth/authenticate.ts'
 import { createAuthorizeEnd } from './auth/authorize-end.ts'
+import { createJudgeToken } from './auth/judge-token.ts'
 import { createLimits } from './auth/limits.ts'
 import { createRefuseDeadToken } from './auth/own-session.ts'
+import { createRulesInForce } from './auth/rules-in-force.ts'
+import { createTrust } from './auth/trust.ts'
 import { createBackchannelLogout } from './channels/backchannel-logout.ts'
 import { createCacheChannel } from './channels/cache.ts'
 import { createSigner } from './channels/signing.ts'
 import type { Signer } from './channels/signing.ts'
+import { createStreamChannel } from './channels/stream.ts'
+import type { StreamChannel } from './channels/stream.ts'
+import { createAttempts } from './client/attempts.ts'
+import type { AttemptOnTheWire } from './client/wire.ts'
 import type { Config } from './config.ts'
 import { checkReceiverUrl } from './delivery/address.ts'
 import { createDeliver } from './delivery/deliver.ts'
 import { createKeyring } from './keys.ts'
 import { createEnforcement } from './outbox/enforce.ts'
+import { createKeepStream } from './outbox/keep-stream.ts'
 import { createRouteSoon } from './outbox/route-soon.ts'
 import { createRoute } from './outbox/route.ts'
 import { createQueueBackend } from './queue/backend.ts'
@@ -34,12 +42,17 @@ import { createLine } from './queue/line.ts'
 import { createResults } from './queue/results.ts'
 import { createWorkers } from './queue/workers.ts'
 import { createAuthorizationReader } from './store/authorization.ts'
+import type { Death } from './store/authorization.ts'
+import { pruneRules, readRulesAfter, refreshRulePlans } from './store/cutoff-rules.ts'
+import { pruneDeadUses, readDeadUses, recordDeadUses } from './store/dead-uses.ts'
+import type { DeadUse } from './store/dead-uses.ts'
 import { listDeliveries, readSettled } from './store/deliveries.ts'
 import { openDatabase } from './store/postgres.ts'
 import type { Database } from './store/postgres.ts'
 import { deleteReceiver, getReceiver, listReceivers, putReceiver } from './store/receivers.ts'
 import { createPlainRedis } from './store/redis.ts'
 import { createSessionStore } from './store/sessions.ts'
+import { givePositions, readEntries, readHead, readTombstones } from './store/stream.ts'
 import { readTerminated } from './store/terminations.ts'
 import { createTelemetry } from './telemetry.ts'
 import type { Telemetry } from './telemetry.ts'
@@ -70,6 +83,7 @@ interface Ground {
   readonly router: { wake: () => void }
   readonly terminate: Terminate
   readonly enforcement: ReturnType<typeof createEnforcement>
+  readonly stream: StreamChannel | null
   readonly signer: Signer
 }
 
@@ -98,14 +112,16 @@ export const createService = async (config: Config, options: { telemetry?: Telem
   parts.push(producer)
   const tombstones = redis(config.redisUrl)
   const cache = config.cache.redisUrl === config.redisUrl ? tombstones : redis(config.cache.redisUrl)
-  const channel = createCacheChannel({ ...config.cache, tombstones, cache, now: Date.now })
-  const enforcement = createEnforcement({ db: commits, channel, secondDeleteSeconds: config.cache.secondDeleteSeconds, metrics, log })
+  const channel = createCacheChannel({ cache, keyTemplates: config.cache.keyTemplates })
+  const { maxTokenLifetimeSeconds } = config.sessions
+  const stream = tombstones === null ? null : createStreamChannel({ redis: tombstones, maxTokenLifetimeSeconds, now: Date.now })
+  const enforcement = createEnforcement({ db: commits, channel, stream, secondDeleteSeconds: config.cache.secondDeleteSeconds, metrics, log })
   parts.push(enforcement)
   // Without a worker's router in this process, one elsewhere is woken through the queue.
   const router = { wake: () => producer.wake('route', 'all') }
   const terminate = createTerminate({ db: commits, enforce: enforcement.enforce, wakeRoute: () => router.wake(), log })
   const signer = createSigner({ db: commits, keyring: createKeyring(config.keys) })
-  const ground: Ground = { config, telemetry, backend, producer, database, router, terminate, enforcement, signer }
+  const ground: Ground = { config, telemetry, backend, producer, database, router, terminate, enforcement, stream, signer }
 
   const state = { draining: false, queueAvailable: () => true }
   const ready = async (): Promise<Readiness> => {
@@ -141,7 +157,7 @@ export const createService = async (config: Config, options: { telemetry?: Telem
 }
 
 /** Commits batches, plans deliveries, delivers, and looks after what was missed. */
-const createWorkerRole = ({ config, telemetry, backend, producer, database, router, terminate, enforcement, signer }: Ground): Part[] => {
+const createWorkerRole = ({ config, telemetry, backend, producer, database, router, terminate, enforcement, stream, signer }: Ground): Part[] => {
   const { log, metrics } = telemetry
   const background = database('worker')
   const wakeReceiver = (receiverId: string) => producer.wake('deliver', receiverId)
@@ -155,6 +171,8 @@ const createWorkerRole = ({ config, telemetry, backend, producer, database, rout
     metrics,
     log,
   })
+  const { maxLifetimeSeconds: maxSessionLifetimeSeconds, maxTokenLifetimeSeconds } = config.sessions
+  const keepStream = createKeepStream({ db: background, stream, maxSessionLifetimeSeconds, maxTokenLifetimeSeconds, log })
   const upkeep = createUpkeep({
     db: background,
     route,
@@ -162,6 +180,9 @@ const createWorkerRole = ({ config, telemetry, backend, producer, database, rout
     deliver: deliver.deliver,
     enforcePending: enforcement.enforcePending,
     enforceAgain: enforcement.enforceAgain,
+    keepStream: keepStream.tick,
+    refreshPlans: () => refreshRulePlans(background),
+    prune: (limit) => prune(background, { retentionSeconds: config.sessions.retentionSeconds, limit }),
     depth: producer.depth,
     horizonSeconds: config.delivery.horizonSeconds,
     metrics,
@@ -198,10 +219,21 @@ const createApiRole = ({ config, telemetry, backend, producer, database, termina
   const wakeReceivers = (ids: readonly string[]) => {
     for (const id of ids) producer.wake('deliver', id)
   }
+  const rules = createRulesInForce({ read: (asked) => readRulesAfter(reads, asked), log })
+  const counted = createAttempts({
+    report: (attempts) => recordDeadUses(reads, { uses: attempts.map(deadUseOf), issuers: null }),
+    onError: (err) => log.warn({ event: 'attempts.unrecorded', err }, 'attempts to use what is dead could not be counted'),
+    everyMs: COUNT_EVERY_MS,
+  })
+  const count = ({ by, issuer, id }: Death) => (by === 'rule' ? counted.countRule(issuer, id) : counted.countSession(issuer, id))
+  const trust = createTrust({ issuers: config.issuers, log })
   const issuers = new Set(config.issuers.flatMap(({ issuer, sessionIssuers }) => sessionIssuers ?? [issuer]))
+  const { maxLifetimeSeconds, maxTokenLifetimeSeconds } = config.sessions
+  // A day more, so that no clock that differs a little counts.
+  const livesMs = (maxLifetimeSeconds + maxTokenLifetimeSeconds + 86_400) * 1_000
   const server = buildServer({
-    authenticate: createAuthenticate({ issuers: config.issuers, log }),
-    refuseDeadToken: createRefuseDeadToken({ read }),
+    authenticate: createAuthenticate({ trust, log }),
+    refuseDeadToken: createRefuseDeadToken({ read, rules, count }),
     limits: createLimits(config.limits),
     authorizeEnd: createAuthorizeEnd({ read }),
     ask: line.ask,
@@ -219,11 +251,33 @@ const createApiRole = ({ config, telemetry, backend, producer, database, termina
       checkReceiverUrl: (url) => checkReceiverUrl(url, config.delivery.allowPrivateReceivers),
       ensureKey: signer.ensureKey,
     },
+    stream: {
+      readHead: () => readHead(reads),
+      givePositions: () => givePositions(reads),
+      readEntries: (asked) => readEntries(reads, { ...asked, maxTokenLifetimeSeconds }),
+      readTombstones: ({ before }) => readTombstones(reads, { before, sinceMs: Date.now() - livesMs, maxTokenLifetimeSeconds }),
+      readRulesAfter: (asked) => readRulesAfter(reads, asked),
+      log,
+    },
+    introspect: { judgeToken: createJudgeToken({ trust, read, count, log }) },
+    attempts: {
+      recordDeadUses: (asked) => recordDeadUses(reads, asked),
+      readDeadUses: (asked) => readDeadUses(reads, asked),
+    },
     telemetry,
     http: config.http,
   })
-  return { server, parts: [results, line] satisfies Part[], queueAvailable: line.available }
+  return { server, parts: [rules, counted, results, line] satisfies Part[], queueAvailable: line.available }
 }
+
+/** An incident responder looks at the number while it grows. */
+const COUNT_EVERY_MS = 1_000
+
+const deadUseOf = ({ issuer, sessionId, ruleId, count }: AttemptOnTheWire): DeadUse =>
+  ruleId === undefined ? { by: 'session', id: sessionId ?? '', issuer, count } : { by: 'rule', id: ruleId, issuer, count }
+
+const prune = async (db: Database, asked: { retentionSeconds: number; limit: number }): Promise<number> =>
+  (await pruneRules(db, asked)) + (await pruneDeadUses(db, asked))
 
 const listen = async (server: FastifyInstance, host: string, port: number): Promise<string> => {
   await server.listen({ host, port })

@@ -31,8 +31,9 @@ const keysOf = ({ issuer, resourceOwner, userId }: BornColumns): string[] => {
   ].map((named) => [`r.issuer = ${issuer}`, ...named].join(' AND '))
 }
 
+// A session that is not known is NULL in the exclusion: it is then not excluded.
 const reaches = ({ born, userId, excluded }: BornColumns): string =>
-  `r.cutoff >= ${born} AND ${userId} <> ALL (r.exclude_users) AND NOT (${excluded})`
+  `r.cutoff >= ${born} AND ${userId} <> ALL (r.exclude_users) AND (${excluded}) IS NOT TRUE`
 
 /** The id of a rule that kills, or NULL. */
 export const ruleThatKills = (born: BornColumns): string =>

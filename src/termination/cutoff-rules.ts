@@ -7,8 +7,7 @@
 import { CurfewError } from '../errors.ts'
 import type { Actor } from '../model.ts'
 import { insertRule } from '../store/cutoff-rules.ts'
-import type { CutoffRule } from '../store/cutoff-rules.ts'
-import type { Database } from '../store/postgres.ts'
+import type { CutoffRule, RuleTransaction } from '../store/cutoff-rules.ts'
 import { uuidV7 } from './uuid-v7.ts'
 
 /** What is asked for. Empty is nobody and nothing; null is not named. */
@@ -64,7 +63,7 @@ const check = (asked: RuleAsked): void => {
  */
 export const createSetRule =
   (lifetimes: { maxLifetimeSeconds: number; maxTokenLifetimeSeconds: number }) =>
-  async (tx: Pick<Database, '$queryRawUnsafe'>, asked: RuleAsked): Promise<CutoffRule> => {
+  async (tx: RuleTransaction, asked: RuleAsked): Promise<CutoffRule> => {
     check(asked)
     const bornBefore = asked.bornBefore === null ? null : new Date(asked.bornBefore).toISOString()
     const lifetimeSeconds = lifetimes.maxLifetimeSeconds + lifetimes.maxTokenLifetimeSeconds
