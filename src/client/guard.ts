@@ -127,10 +127,10 @@ export const createGuardOver = async (source: Source, options: GuardOptions = {}
     }, SWEEP_EVERY_MS),
   ]
   for (const timer of timers) timer.unref()
-  const following = follow()
   const started = new Promise<void>((resolve) => {
     learntAll = resolve
   })
+  const following = follow()
   await Promise.race([started, pause(startWithinMs, closing.signal)])
 
   // One object for every question to the rules: a check allocates nothing.
@@ -174,9 +174,14 @@ export const createGuardOver = async (source: Source, options: GuardOptions = {}
 /**
  * Makes a guard and waits for its first snapshot, or for `startWithinMs`; until there is one it is stale. Does not
  * reject because the other side is away, and reconnects for ever.
+ *
+ * @throws TypeError, RangeError where an option is missing or wrong.
  */
-export const createGuard = (options: GuardSource & GuardOptions): Promise<Guard> =>
-  createGuardOver('redis' in options ? createRedisSource({ url: options.redis }) : createHttpSource(options), options)
+export const createGuard = async (options: GuardSource & GuardOptions): Promise<Guard> => {
+  if ('redis' in options && typeof options.redis === 'string') return createGuardOver(createRedisSource({ url: options.redis }), options)
+  if ('url' in options && typeof options.url === 'string') return createGuardOver(createHttpSource(options), options)
+  throw new TypeError('createGuard needs redis, or url and token')
+}
 
 const pause = (ms: number, signal: AbortSignal): Promise<void> =>
   new Promise((resolve) => {
