@@ -7,6 +7,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import { addCutoffCommands } from './cli/cutoff.ts'
 import { ConfigError, defaultOf, keyRotation, readSettings, settingNames, settings } from './config.ts'
 import { CurfewError } from './errors.ts'
 import { createKeyring } from './keys.ts'
@@ -122,6 +123,9 @@ const buildProgram = (): Command => {
     .option('--alg <name>', 'RS256 or ES256', 'RS256')
     .option('--force', 'let the next key sign at once, also before KEY_ROTATION_OVERLAP is over (a key that has leaked)', false)
     .action(rotateKey)
+
+  const cutoff = program.command('cutoff').description('rules by which whatever was born up to a moment is dead, at once')
+  addCutoffCommands(cutoff, { environment: process.env, issuerOption, url: httpUrl, say })
 
   const config = program.command('config').description('the settings')
   config.command('print').description('check them all and print them; secrets are not shown').action(printConfig)

@@ -35,6 +35,7 @@ const secret = z
 const issuerEntry = z.strictObject({
   issuer: httpUrl,
   audience: z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]),
+  introspectedAudiences: z.array(z.string().min(1)).optional(),
   jwksUri: httpUrl.optional(),
   algorithms: z
     .array(z.enum(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519']))

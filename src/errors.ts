@@ -39,6 +39,7 @@ export const errorKinds = {
   request_timeout: { status: 408, code: 4, id: null, says: 'Request not received in time' },
   unsupported_media_type: { status: 415, code: 3, id: null, says: 'Malformed Content-Type' },
   body_too_large: { status: 413, code: 3, id: null, says: 'Request body too large' },
+  stream_position_gone: { status: 410, code: 11, id: 'CURFEW-str11', says: 'Stream position is of another epoch or too old, take a snapshot' },
   session_exists: { status: 409, code: 6, id: 'CURFEW-ses06', says: 'Session already exists with another body' },
   session_terminated: { status: 409, code: 9, id: 'COMMAND-Hewfq', says: 'Session is terminated' },
   session_expired: { status: 409, code: 9, id: 'COMMAND-Hkl3d', says: 'Session is expired' },

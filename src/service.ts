@@ -14,21 +14,29 @@ import { buildServer } from './api/server.ts'
 import { createAuthenticate } from './auth/authenticate.ts'
 import { createAuthorizeEnd } from './auth/authorize-end.ts'
 import { createFetchJson } from './auth/fetch-json.ts'
+import { createJudgeToken } from './auth/judge-token.ts'
 import { createLimits } from './auth/limits.ts'
 import { createRefuseDeadToken } from './auth/own-session.ts'
+import { createRulesInForce } from './auth/rules-in-force.ts'
+import { createTrust } from './auth/trust.ts'
 import { createBackchannelLogout } from './channels/backchannel-logout.ts'
 import { createCacheChannel } from './channels/cache.ts'
 import { createSigner } from './channels/signing.ts'
 import type { Signer } from './channels/signing.ts'
+import { createStreamChannel } from './channels/stream.ts'
+import type { StreamChannel } from './channels/stream.ts'
 import { createWebhook } from './channels/webhook.ts'
 import { createWebhookSecrets } from './channels/webhook-secret.ts'
 import type { WebhookSecrets } from './channels/webhook-secret.ts'
+import { createAttempts } from './client/attempts.ts'
+import type { AttemptOnTheWire } from './client/wire.ts'
 import type { Config } from './config.ts'
 import { checkReceiverUrl } from './delivery/address.ts'
 import { createDeliver } from './delivery/deliver.ts'
 import { createVerification } from './delivery/verification.ts'
 import { createKeyring } from './keys.ts'
 import { createEnforcement } from './outbox/enforce.ts'
+import { createKeepStream } from './outbox/keep-stream.ts'
 import { createRouteSoon } from './outbox/route-soon.ts'
 import { createRoute } from './outbox/route.ts'
 import { createQueueBackend } from './queue/backend.ts'
@@ -40,6 +48,10 @@ import { createLine } from './queue/line.ts'
 import { createResults } from './queue/results.ts'
 import { createWorkers } from './queue/workers.ts'
 import { createAuthorizationReader } from './store/authorization.ts'
+import type { Death } from './store/authorization.ts'
+import { pruneRules, readRulesAfter, refreshRulePlans } from './store/cutoff-rules.ts'
+import { pruneDeadUses, readDeadUses, recordDeadUses } from './store/dead-uses.ts'
+import type { DeadUse } from './store/dead-uses.ts'
 import { listDeliveries, readSettled } from './store/deliveries.ts'
 import { openDatabase } from './store/postgres.ts'
 import type { Database } from './store/postgres.ts'
@@ -47,6 +59,7 @@ import { deleteReceiver, getReceiver, listReceivers, putReceiver } from './store
 import { redeliverAll, redeliverOne } from './store/redelivery.ts'
 import { createPlainRedis } from './store/redis.ts'
 import { createSessionStore } from './store/sessions.ts'
+import { givePositions, readEntries, readHead, readTombstones } from './store/stream.ts'
 import { readTerminated } from './store/terminations.ts'
 import { rotateSecret } from './store/webhook-secrets.ts'
 import { createTelemetry } from './telemetry.ts'
@@ -84,6 +97,7 @@ interface Ground {
   readonly router: { wake: () => void }
   readonly terminate: Terminate
   readonly enforcement: ReturnType<typeof createEnforcement>
+  readonly stream: StreamChannel | null
   readonly signer: Signer
   readonly secrets: WebhookSecrets
 }
@@ -113,10 +127,11 @@ export const createService = async (config: Config, options: { telemetry?: Telem
   parts.push(producer)
   const tombstones = redis(config.redisUrl)
   const cache = config.cache.redisUrl === config.redisUrl ? tombstones : redis(config.cache.redisUrl)
-  const channel = createCacheChannel({ ...config.cache, tombstones, cache, now: Date.now })
+  const channel = createCacheChannel({ cache, keyTemplates: config.cache.keyTemplates })
   const stopping = new AbortController()
-  const { secondDeleteSeconds } = config.cache
-  const enforcement = createEnforcement({ db: commits, channel, secondDeleteSeconds, signal: stopping.signal, metrics, log })
+  const { secondDeleteSeconds, maxTokenLifetimeSeconds } = config.cache
+  const stream = tombstones === null ? null : createStreamChannel({ redis: tombstones, maxTokenLifetimeSeconds, now: Date.now })
+  const enforcement = createEnforcement({ db: commits, channel, stream, secondDeleteSeconds, signal: stopping.signal, metrics, log })
   parts.push(enforcement)
   // Without a worker's router in this process, one elsewhere is woken through the queue.
   const router = { wake: () => producer.wake('route', 'all') }
@@ -124,7 +139,7 @@ export const createService = async (config: Config, options: { telemetry?: Telem
   const keyring = createKeyring(config.keys)
   const signer = createSigner({ db: commits, keyring, ...config.keys.rotation })
   const secrets = createWebhookSecrets(keyring)
-  const ground: Ground = { config, telemetry, backend, producer, database, stopping: stopping.signal, router, terminate, enforcement, signer, secrets }
+  const ground: Ground = { config, telemetry, backend, producer, database, stopping: stopping.signal, router, terminate, enforcement, stream, signer, secrets }
 
   const state = { draining: false, queueAvailable: () => true }
   const ready = async (): Promise<Readiness> => {
@@ -171,7 +186,7 @@ const remoteChannels = ({ signer, secrets }: Pick<Ground, 'signer' | 'secrets'>)
 })
 
 /** Commits batches, plans deliveries, delivers, and looks after what was missed. */
-const createWorkerRole = ({ config, telemetry, backend, producer, database, stopping, router, terminate, enforcement, signer, secrets }: Ground): Part[] => {
+const createWorkerRole = ({ config, telemetry, backend, producer, database, stopping, router, terminate, enforcement, stream, signer, secrets }: Ground): Part[] => {
   const { log, metrics } = telemetry
   const background = database('worker')
   const wakeReceiver = (receiverId: string) => producer.wake('deliver', receiverId)
@@ -187,6 +202,8 @@ const createWorkerRole = ({ config, telemetry, backend, producer, database, stop
     metrics,
     log,
   })
+  const { maxLifetimeSeconds: maxSessionLifetimeSeconds, maxTokenLifetimeSeconds } = config.sessions
+  const keepStream = createKeepStream({ db: background, stream, maxSessionLifetimeSeconds, maxTokenLifetimeSeconds, log })
   const upkeep = createUpkeep({
     db: background,
     route,
@@ -194,6 +211,9 @@ const createWorkerRole = ({ config, telemetry, backend, producer, database, stop
     deliver: deliver.deliver,
     enforcePending: enforcement.enforcePending,
     enforceAgain: enforcement.enforceAgain,
+    keepStream: keepStream.tick,
+    refreshPlans: () => refreshRulePlans(background),
+    prune: (limit) => prune(background, { retentionSeconds: config.sessions.retentionSeconds, limit }),
     depth: producer.depth,
     horizonSeconds: config.delivery.horizonSeconds,
     metrics,
@@ -239,6 +259,14 @@ const createApiRole = ({ config, telemetry, backend, producer, database, termina
   const wakeReceivers = (ids: readonly string[]) => {
     for (const id of ids) producer.wake('deliver', id)
   }
+  const rules = createRulesInForce({ read: (asked) => readRulesAfter(reads, asked), log })
+  const counted = createAttempts({
+    report: (attempts) => recordDeadUses(reads, { uses: attempts.map(deadUseOf), issuers: null }),
+    onError: (err) => log.warn({ event: 'attempts.unrecorded', err }, 'attempts to use what is dead could not be counted'),
+    everyMs: COUNT_EVERY_MS,
+  })
+  const count = ({ by, issuer, id }: Death) => (by === 'rule' ? counted.countRule(issuer, id) : counted.countSession(issuer, id))
+  const trust = createTrust({ issuers: config.issuers, log })
   const issuers = new Set(config.issuers.flatMap(({ issuer, sessionIssuers }) => sessionIssuers ?? [issuer]))
   const verification = createVerification({
     db: reads,
@@ -249,9 +277,12 @@ const createApiRole = ({ config, telemetry, backend, producer, database, termina
     ...config.delivery,
     log,
   })
+  const { maxLifetimeSeconds, maxTokenLifetimeSeconds } = config.sessions
+  // A day more, so that no clock that differs a little counts.
+  const livesMs = (maxLifetimeSeconds + maxTokenLifetimeSeconds + 86_400) * 1_000
   const server = buildServer({
-    authenticate: createAuthenticate({ issuers: config.issuers, log }),
-    refuseDeadToken: createRefuseDeadToken({ read }),
+    authenticate: createAuthenticate({ trust, log }),
+    refuseDeadToken: createRefuseDeadToken({ read, rules, count }),
     limits: createLimits(config.limits),
     authorizeEnd: createAuthorizeEnd({ read }),
     ask: line.ask,
@@ -275,11 +306,33 @@ const createApiRole = ({ config, telemetry, backend, producer, database, termina
       redeliverOne: (asked) => redeliverOne(reads, { ...asked, horizonSeconds: config.delivery.horizonSeconds }),
       wakeReceiver: (id) => producer.wake('deliver', id),
     },
+    stream: {
+      readHead: () => readHead(reads),
+      givePositions: () => givePositions(reads),
+      readEntries: (asked) => readEntries(reads, { ...asked, maxTokenLifetimeSeconds }),
+      readTombstones: ({ before }) => readTombstones(reads, { before, sinceMs: Date.now() - livesMs, maxTokenLifetimeSeconds }),
+      readRulesAfter: (asked) => readRulesAfter(reads, asked),
+      log,
+    },
+    introspect: { judgeToken: createJudgeToken({ trust, read, count, log }) },
+    attempts: {
+      recordDeadUses: (asked) => recordDeadUses(reads, asked),
+      readDeadUses: (asked) => readDeadUses(reads, asked),
+    },
     telemetry,
     http: config.http,
   })
-  return { server, parts: [results, verification, line] satisfies Part[], queueAvailable: line.available }
+  return { server, parts: [rules, counted, results, verification, line] satisfies Part[], queueAvailable: line.available }
 }
+
+/** An incident responder looks at the number while it grows. */
+const COUNT_EVERY_MS = 1_000
+
+const deadUseOf = ({ issuer, sessionId, ruleId, count }: AttemptOnTheWire): DeadUse =>
+  ruleId === undefined ? { by: 'session', id: sessionId ?? '', issuer, count } : { by: 'rule', id: ruleId, issuer, count }
+
+const prune = async (db: Database, asked: { retentionSeconds: number; limit: number }): Promise<number> =>
+  (await pruneRules(db, asked)) + (await pruneDeadUses(db, asked))
 
 const listen = async (server: FastifyInstance, host: string, port: number): Promise<string> => {
   await server.listen({ host, port })

@@ -13,6 +13,7 @@ import { settingsFor, startProcess } from './harness/processes.ts'
 import { createDatabase } from './harness/postgres.ts'
 import type { TestDatabase } from './harness/postgres.ts'
 import { redisMissing, startRedis } from './harness/redis.ts'
+import { seedSessions } from './harness/seed.ts'
 
 const cli = fileURLToPath(new URL('../dist/cli.js', import.meta.url))
 const issuer = 'https://issuer.example'
@@ -155,6 +156,28 @@ describe('curfew keys', () => {
     expect(bad).toMatchObject({ code: 1, err: expect.stringMatching(/^Invalid signing key/) })
     expect(await curfew(['keys', 'import', '--issuer', issuer, '--file', join(folder, 'none')], settings)).toMatchObject({ code: 1 })
     expect(await curfew(['keys', 'import', '--issuer', 'example', '--file', 'x'], settings)).toMatchObject({ code: 2 })
+  })
+})
+
+describe('curfew cutoff', () => {
+  it('sets a rule that is in force at once, says what it kills, and lists it', async () => {
+    await seedSessions(database.sql, [{ id: 'c1', issuer, userId: 'u1' }, { id: 'c2', issuer, userId: 'u2' }, { id: 'c3', issuer, userId: 'u3' }])
+    expect((await curfew(['cutoff', 'list'], settings)).out).toBe('No rules are in force.\n')
+    const set = await curfew(['cutoff', 'set', '--issuer', issuer, '--org', 'o1', '--exclude-user', 'u2', '--exclude-user', 'u9', '--exclude-session', 'c3', '--reason', 'INC-1'], settings)
+    expect(set).toMatchObject({ code: 0, err: '' })
+    expect(set.out).toMatch(/org=o1 .*excludes user=u2 {2}excludes user=u9 {2}excludes session=c3 .*reason=INC-1\nIn force\. It kills 1 registered sessions/)
+    await curfew(['cutoff', 'set', '--issuer', issuer, '--user', 'u1', '--born-before', '2020-01-01T00:00:00+01:00', '--reason', 'INC-2'], settings)
+    const lines = (await curfew(['cutoff', 'list', '--issuer', issuer], settings)).out.trim().split('\n')
+    expect(lines).toEqual([expect.stringMatching(/user=u1 {2}cutoff=2019-12-31T23:00:00\.000Z.*INC-2/), set.out.split('\n')[0]])
+    expect((await curfew(['cutoff', 'list', '--issuer', 'https://other.example'], settings)).out).toBe('No rules are in force.\n')
+  })
+
+  it('says what is wrong with a rule, and sets none', async () => {
+    const before = (await curfew(['cutoff', 'list'], settings)).out
+    const wrong = [['--issuer', issuer], ['--reason', 'x'], ['--issuer', 'example', '--reason', 'x'], ['--issuer', issuer, '--reason', 'x', '--born-before', 'yesterday']]
+    for (const parameters of wrong) expect(await curfew(['cutoff', 'set', ...parameters], settings)).toMatchObject({ code: 2, out: '' })
+    expect(await curfew(['cutoff', 'set', '--issuer', issuer, '--user', '', '--reason', 'x'], settings)).toMatchObject({ code: 1, out: '', err: expect.stringContaining('user must have') })
+    expect((await curfew(['cutoff', 'list'], settings)).out).toBe(before)
   })
 })
 

@@ -4,6 +4,7 @@
  */
 import Fastify from 'fastify'
 import { createAuthenticate } from '../../dist/auth/authenticate.js'
+import { createTrust } from '../../dist/auth/trust.js'
 import { requireInstance } from '../../dist/auth/caller.js'
 import { readSettings } from '../../dist/config.js'
 import { CurfewError } from '../../dist/errors.js'
@@ -31,7 +32,7 @@ export const stopWith = (/** @type {() => Promise<unknown>} */ stop) => {
  * @param {{ end: End, stop?: () => Promise<unknown> }} baseline
  */
 export const serve = async ({ end, stop = async () => {} }) => {
-  const authenticate = createAuthenticate({ issuers: ISSUERS, log: quiet })
+  const authenticate = createAuthenticate({ trust: createTrust({ issuers: ISSUERS, log: quiet }), log: quiet })
   const app = Fastify({ forceCloseConnections: true })
   app.decorateRequest('caller', null)
 

@@ -20,20 +20,29 @@ import { openApiRoutes, registerOpenApi } from './openapi.ts'
 import { readJson } from './read-json.ts'
 import { createErrorHandler } from './render-error.ts'
 import { createRequestIds } from './request-id.ts'
+import { attemptRoutes } from './routes/attempts.ts'
+import type { AttemptRoutesDeps } from './routes/attempts.ts'
 import { endSessionRoutes } from './routes/end-session.ts'
 import type { EndSessionDeps } from './routes/end-session.ts'
 import { healthRoutes } from './routes/health.ts'
 import type { HealthDeps } from './routes/health.ts'
+import { introspectRoute } from './routes/introspect.ts'
+import type { IntrospectDeps } from './routes/introspect.ts'
 import { jwksRoutes } from './routes/jwks.ts'
 import type { JwksDeps } from './routes/jwks.ts'
 import { receiverRoutes } from './routes/receivers.ts'
 import type { ReceiverRoutesDeps } from './routes/receivers.ts'
+import { streamRoutes } from './routes/stream.ts'
+import type { StreamRoutesDeps } from './routes/stream.ts'
 import { sessionRoutes } from './routes/sessions/session-routes.ts'
 import type { SessionRoutesDeps } from './routes/sessions/session-routes.ts'
 
 export interface ApiDeps extends AuthenticationDeps, EndSessionDeps, HealthDeps, JwksDeps {
   readonly receivers: ReceiverRoutesDeps
   readonly sessionRoutes: SessionRoutesDeps
+  readonly introspect: IntrospectDeps
+  readonly stream: Omit<StreamRoutesDeps, 'refuseDeadToken'>
+  readonly attempts: AttemptRoutesDeps
   readonly telemetry: { readonly log: Log; readonly metrics: Metrics }
   readonly http: {
     /** Where callers reach the API, for the OpenAPI document. */
@@ -116,6 +125,9 @@ export const buildServer = (deps: ApiDeps): FastifyInstance => {
       await known.register(endSessionRoutes, deps)
       await known.register(sessionRoutes, deps.sessionRoutes)
       await known.register(receiverRoutes, deps.receivers)
+      await known.register(streamRoutes, { ...deps.stream, refuseDeadToken: deps.refuseDeadToken })
+      await known.register(introspectRoute, deps.introspect)
+      await known.register(attemptRoutes, deps.attempts)
     })
     await routes.register(openApiRoutes)
     allowedMethods.refuseOthers()

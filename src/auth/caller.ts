@@ -16,6 +16,8 @@ export interface Caller {
   readonly sid: string | null
   /** `auth_time`, else `iat`, else 0 (older than every cutoff), in milliseconds since 1970. */
   readonly bornMs: number
+  /** The organizations that its organization claim names; what cutoff rules for an organization ask. */
+  readonly organizations: readonly string[]
   /** The issuers whose sessions its issuer speaks for. */
   readonly sessionIssuers: readonly string[]
   /** Permissions that hold nowhere are absent. */

@@ -24,6 +24,8 @@ interface ClaimsOptions {
   readonly nowMs: number
   /** `iss`, `aud` and `exp` must be there; where not, they must be right if they are there. */
   readonly required: boolean
+  /** A token bound to a key passes: whoever asks about it checks the proof. By default none does. */
+  readonly mayBeBound?: boolean
 }
 
 /** Ids of users and sessions are short; this bounds what is kept and queried. */
@@ -47,14 +49,14 @@ const names = (audience: unknown, ours: ReadonlySet<string>): boolean =>
 /**
  * Checks issuer, audience, times and kind (RFC 9068 §4, RFC 8725 §3.8, §3.9, §3.12).
  *
- * A token bound to a key (`cnf`) is refused: the proof that belongs to it is not checked here, and without it
- * the token must not pass as a bearer token (RFC 9449 §7.1, RFC 8705 §3). A date of birth in the future is
+ * A token bound to a key (`cnf`) is refused unless it may be: the proof that belongs to it is not checked here, and
+ * without it the token must not pass as a bearer token (RFC 9449 §7.1, RFC 8705 §3). A date of birth in the future is
  * refused, because it would outlive every cutoff.
  *
  * @throws CurfewError token_invalid.
  */
 export const checkClaims = (claims: Record<string, unknown>, options: ClaimsOptions): CheckedClaims => {
-  const { issuer, nowMs, required } = options
+  const { issuer, nowMs, required, mayBeBound = false } = options
   const toleranceMs = TOLERANCE_SECONDS * 1_000
   if (required || claims['iss'] !== undefined) {
     if (claims['iss'] !== issuer.entry.issuer) throw tokenRefused('another issuer')
@@ -71,7 +73,7 @@ export const checkClaims = (claims: Record<string, unknown>, options: ClaimsOpti
   const bornMs = dateOf(claims, 'auth_time') ?? issuedAtMs ?? 0
   if (Math.max(bornMs, issuedAtMs ?? 0) > nowMs + toleranceMs) throw tokenRefused('born in the future')
   if (foreignClaims.some((name) => Object.hasOwn(claims, name))) throw tokenRefused('not an access token')
-  if (Object.hasOwn(claims, 'cnf')) throw tokenRefused('bound to a key')
+  if (!mayBeBound && Object.hasOwn(claims, 'cnf')) throw tokenRefused('bound to a key')
   const { sub, sid } = claims
   if (!isPlainId(sub)) throw tokenRefused('no usable sub')
   if (sid !== undefined && sid !== null && !isPlainId(sid)) throw tokenRefused('sid is not usable')

@@ -43,12 +43,16 @@ const grantsOfRoles = (value: unknown, roles: TrustedIssuer['roles']): Grant[] =
   )
 }
 
+/** The organizations that a verified token names in the claim that the entry lists, whatever it may do in them. */
+export const readOrganizations = (claims: Claims, { entry }: TrustedIssuer): readonly string[] =>
+  entry.organizationClaim === undefined ? [] : namesOf(claim(claims, entry.organizationClaim))
+
 /** Reads a verified token's permissions. The map holds no empty sets. */
 export const readGrants = (claims: Claims, issuer: TrustedIssuer): ReadonlyMap<Permission, Reach> => {
   const { entry } = issuer
   const organizationClaim = entry.organizationClaim === undefined ? undefined : claim(claims, entry.organizationClaim)
   const roleClaim = entry.roleClaim === undefined ? undefined : claim(claims, entry.roleClaim)
-  const named = namesOf(organizationClaim)
+  const named = readOrganizations(claims, issuer)
   const namesOrganizations = organizationClaim !== undefined || isObject(roleClaim)
   const instance = entry.instance && !namesOrganizations
 

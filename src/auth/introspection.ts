@@ -9,16 +9,19 @@ import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { CurfewError } from '../errors.ts'
 import type { Log } from '../telemetry.ts'
-import type { Caller } from './caller.ts'
 import { checkClaims } from './claims.ts'
 import type { FetchJson } from './fetch-json.ts'
-import { readGrants } from './grants.ts'
 import { createSlots } from './slots.ts'
 import { tokenRefused } from './token-refused.ts'
 import type { TrustedIssuer } from './trusted-issuer.ts'
+import type { VerifiedToken } from './verified-token.ts'
 
-interface IntrospectDeps {
+interface IntrospectDeps<Known> {
   readonly fetchJson: FetchJson
+  /** What is kept of a token whose claims passed. */
+  readonly keep: (verified: VerifiedToken) => Known
+  /** See `checkClaims`. */
+  readonly mayBeBound?: boolean
   /** Milliseconds since 1970, for what tokens say. */
   readonly now: () => number
   /** Milliseconds that never jump, for how long we remember. */
@@ -26,7 +29,7 @@ interface IntrospectDeps {
   readonly log: Pick<Log, 'warn'>
 }
 
-type Introspect = (token: string, issuers: readonly TrustedIssuer[]) => Caller | Promise<Caller>
+type Introspect<Known> = (token: string, issuers: readonly TrustedIssuer[]) => Known | Promise<Known>
 
 const GOOD_MS = 10_000
 const BAD_MS = 1_000
@@ -36,9 +39,9 @@ const MAX_REMEMBERED = 10_000
 const AT_ONCE = 32
 const MAX_WAITING = 1_000
 
-interface Remembered {
+interface Remembered<Known> {
   /** Null: no issuer knows the token. */
-  readonly caller: Caller | null
+  readonly known: Known | null
   /** By the clock that never jumps. */
   readonly untilMs: number
 }
@@ -52,24 +55,16 @@ const basicCredentials = (clientId: string, clientSecret: string): string => {
 }
 
 /** A refresh token is active too, and some servers say so here; only access tokens may pass. */
-const isAccessToken = (kind: unknown): boolean =>
-  kind === undefined || (typeof kind === 'string' && /^(bearer|access_token)$/i.test(kind))
+const isAccessToken = (kind: unknown, mayBeBound: boolean): boolean =>
+  kind === undefined || (typeof kind === 'string' && (mayBeBound ? /^(bearer|access_token|dpop)$/i : /^(bearer|access_token)$/i).test(kind))
 
-/** The caller and for how many milliseconds it may be remembered; null where the token is not active. */
-const readAnswer = (answer: unknown, issuer: TrustedIssuer, nowMs: number): { caller: Caller; forMs: number } | null => {
+/** The token as the issuer describes it; null where it is not active. */
+const readAnswer = (answer: unknown, options: { issuer: TrustedIssuer; nowMs: number; mayBeBound: boolean }): VerifiedToken | null => {
   if (typeof answer !== 'object' || answer === null) throw new Error('introspection answered without an object')
   const claims = answer as Record<string, unknown>
   if (claims['active'] !== true) return null
-  if (!isAccessToken(claims['token_type'])) throw tokenRefused('not an access token')
-  const { subject, sid, bornMs, expiresAtMs } = checkClaims(claims, { issuer, nowMs, required: false })
-  const caller: Caller = {
-    actor: { issuer: issuer.entry.issuer, subject },
-    sid,
-    bornMs,
-    sessionIssuers: issuer.sessionIssuers,
-    grants: readGrants(claims, issuer),
-  }
-  return { caller, forMs: Math.min(GOOD_MS, (expiresAtMs ?? Infinity) - nowMs) }
+  if (!isAccessToken(claims['token_type'], options.mayBeBound)) throw tokenRefused('not an access token')
+  return { issuer: options.issuer, claims, checked: checkClaims(claims, { ...options, required: false }) }
 }
 
 /**
@@ -77,13 +72,14 @@ const readAnswer = (answer: unknown, issuer: TrustedIssuer, nowMs: number): { ca
  *
  * @throws CurfewError token_invalid, issuer_unavailable, overloaded.
  */
-export const createIntrospect = ({ fetchJson, now, elapsed, log }: IntrospectDeps): Introspect => {
-  const remembered = new LRUCache<string, Remembered>({ max: MAX_REMEMBERED })
-  const asking = new Map<string, Promise<Remembered>>()
+export const createIntrospect = <Known>(deps: IntrospectDeps<Known>): Introspect<Known> => {
+  const { fetchJson, keep, mayBeBound = false, now, elapsed, log } = deps
+  const remembered = new LRUCache<string, Remembered<Known>>({ max: MAX_REMEMBERED })
+  const asking = new Map<string, Promise<Remembered<Known>>>()
   const withSlot = createSlots({ atOnce: AT_ONCE, maxWaiting: MAX_WAITING })
 
   /** Null: this issuer does not vouch for the token. */
-  const askOne = async (token: string, issuer: TrustedIssuer): Promise<Remembered | null> => {
+  const askOne = async (token: string, issuer: TrustedIssuer): Promise<Remembered<Known> | null> => {
     const { introspection } = issuer.entry
     if (introspection === undefined) return null
     const answer = await withSlot(() =>
@@ -98,15 +94,18 @@ export const createIntrospect = ({ fetchJson, now, elapsed, log }: IntrospectDep
       }),
     )
     try {
-      const read = readAnswer(answer, issuer, now())
-      return read === null ? null : { caller: read.caller, untilMs: elapsed() + read.forMs }
+      const nowMs = now()
+      const verified = readAnswer(answer, { issuer, nowMs, mayBeBound })
+      if (verified === null) return null
+      const forMs = Math.min(GOOD_MS, (verified.checked.expiresAtMs ?? Infinity) - nowMs)
+      return { known: keep(verified), untilMs: elapsed() + forMs }
     } catch (error) {
       if (error instanceof CurfewError) return null
       throw error
     }
   }
 
-  const askInOrder = async (token: string, issuers: readonly TrustedIssuer[]): Promise<Remembered> => {
+  const askInOrder = async (token: string, issuers: readonly TrustedIssuer[]): Promise<Remembered<Known>> => {
     let away = false
     for (const issuer of issuers) {
       try {
@@ -120,24 +119,24 @@ export const createIntrospect = ({ fetchJson, now, elapsed, log }: IntrospectDep
       }
     }
     if (away) throw new CurfewError('issuer_unavailable')
-    return { caller: null, untilMs: elapsed() + BAD_MS }
+    return { known: null, untilMs: elapsed() + BAD_MS }
   }
 
-  const callerOf = ({ caller }: Remembered): Caller => {
-    if (caller === null) throw unknownToken()
-    return caller
+  const knownOf = ({ known }: Remembered<Known>): Known => {
+    if (known === null) throw unknownToken()
+    return known
   }
 
   return (token, issuers) => {
     const key = createHash('sha256').update(token).digest('base64url')
     const known = remembered.get(key)
-    if (known !== undefined && elapsed() < known.untilMs) return callerOf(known)
+    if (known !== undefined && elapsed() < known.untilMs) return knownOf(known)
     let answer = asking.get(key)
     if (answer === undefined) {
       answer = askInOrder(token, issuers).finally(() => asking.delete(key))
       asking.set(key, answer)
       answer.then((fresh) => remembered.set(key, fresh), () => remembered.delete(key))
     }
-    return answer.then(callerOf)
+    return answer.then(knownOf)
   }
 }

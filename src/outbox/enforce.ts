@@ -1,9 +1,11 @@
 /**
- * The second clock. A commit is enforced when the cache channel has confirmed it. The worker tries at once, within a
- * bound, before it answers; what was not confirmed stays findable in Postgres (`commits.enforced_at is null`) and
- * `upkeep` comes back to it. Recording happens in batches, after the answer.
+ * The second clock. A commit is enforced when the local channels have confirmed it: the stream its tombstones, the cache
+ * channel the deletion of keys. The worker tries at once, within a bound, before it answers; what was not confirmed
+ * stays findable in Postgres (`commits.enforced_at is null`) and `upkeep` comes back to it. Recording happens in
+ * batches, after the answer.
  */
 import type { CacheChannel, CacheTarget } from '../channels/cache.ts'
+import type { StreamChannel } from '../channels/stream.ts'
 import type { EndedSession } from '../model.ts'
 import { markEnforced, markEnforcedAgain, readDueAgain, readEnforceable, readUnenforced } from '../store/commits.ts'
 import type { Database } from '../store/postgres.ts'
@@ -39,13 +41,15 @@ interface Confirmed {
 export const createEnforcement = (deps: {
   db: Database
   channel: CacheChannel
+  /** Null: there is no Redis, and guards follow Postgres over HTTP. */
+  stream: Pick<StreamChannel, 'announce'> | null
   secondDeleteSeconds: number
   /** Aborted when the process stops: the slice that upkeep has in hand is its last. */
   signal?: AbortSignal
   metrics: Pick<Metrics, 'curfew_enforced_seconds'>
   log: Log
 }): Enforcement => {
-  const { db, channel, secondDeleteSeconds, signal, metrics, log } = deps
+  const { db, channel, stream, secondDeleteSeconds, signal, metrics, log } = deps
   let confirmed: Confirmed[] = []
   let timer: NodeJS.Timeout | undefined
   let recording: Promise<void> = Promise.resolve()
@@ -74,8 +78,13 @@ export const createEnforcement = (deps: {
     channel.needsNames ? readEnforceable(db, [commitId]) : ended.map((session) => ({ ...session, userId: '', sids: [] }))
 
   const applyOnce = async (commitId: string, ended: readonly EndedSession[]) => {
-    const targets = await withNames(commitId, ended)
-    await channel.apply(targets)
+    // The tombstones wait for nothing else.
+    const announced = stream?.announce(commitId, ended)
+    const deleted = withNames(commitId, ended).then(async (named) => {
+      await channel.deleteKeys(named)
+      return named
+    })
+    const [targets] = await Promise.all([deleted, announced])
     confirmed.push({ commitId, atMs: performance.now(), again: !channel.hasKeys(targets) })
   }
 
@@ -94,7 +103,8 @@ export const createEnforcement = (deps: {
 
   const enforceLate = async (ids: readonly string[]) => {
     const sessions = await readEnforceable(db, ids)
-    await channel.apply(sessions)
+    const last = ids.at(-1)
+    await Promise.all([last === undefined ? undefined : stream?.announce(last, sessions), channel.deleteKeys(sessions)])
     const again = !channel.hasKeys(sessions)
     await mark(ids, ids.map(() => 0), ids.map(() => again))
   }

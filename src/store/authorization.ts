@@ -5,8 +5,9 @@
  * every question fails as `unavailable`; nothing is answered from memory.
  */
 import { CurfewError } from '../errors.ts'
-import type { Details } from '../model.ts'
+import type { Actor, Details } from '../model.ts'
 import { createCoalesce } from './coalesce.ts'
+import { ruleThatKills, sessionBorn } from './cutoff-match.ts'
 import type { Database } from './postgres.ts'
 import { wireTime } from './wire-time.ts'
 
@@ -23,19 +24,37 @@ export interface SessionFacts {
 export interface AuthorizationReader {
   /** The session of this id, of whatever issuer; null: there is none. */
   session(id: string): Promise<SessionFacts | null>
-  /** True where a session of one of these issuers, known by this id or to a participant by this sid, is terminated. */
-  isTerminated(sid: string, issuers: readonly string[]): Promise<boolean>
+  /**
+   * By what a token is dead, or null: a session of one of its issuers, known by its `sid` as id or to a participant, is
+   * terminated or killed by a rule; or a rule kills the token itself, by its own issuer, subject, organizations and birth.
+   */
+  death(token: TokenFacts): Promise<Death | null>
+}
+
+/** What of a verified token decides whether it is dead. */
+export interface TokenFacts {
+  readonly actor: Actor
+  readonly sid: string | null
+  readonly bornMs: number
+  readonly organizations: readonly string[]
+  readonly sessionIssuers: readonly string[]
+}
+
+/** What killed: a session's termination, or a cutoff rule. `id` is the session's or the rule's. */
+export interface Death {
+  readonly by: 'session' | 'rule'
+  readonly issuer: string
+  readonly id: string
 }
 
 interface Ask {
   readonly sessionId: string | null
-  readonly sid: string | null
-  readonly issuers: readonly string[]
+  readonly token: TokenFacts | null
 }
 
 interface Answer {
   readonly session: SessionFacts | null
-  readonly isTerminated: boolean
+  readonly death: Death | null
 }
 
 interface Row {
@@ -47,27 +66,50 @@ interface Row {
   readonly terminated: boolean
   readonly sequence: string
   readonly changeDate: string
-  /** The position of a sid that is terminated, in rows without an id. */
+  /** In rows without an id: the position of a token that is dead, by what, and that one's id. */
   readonly asked: number | null
+  readonly deadBy: Death['by'] | null
+  readonly deadId: string | null
 }
 
-// The OR of two EXISTS stops at the first terminated session of each sid, however many share it.
+const columns = 's.id, s.issuer, s.resource_owner, s.user_id, s.born, s.state'
+// An excluded session keeps its tokens, also those that know it by a participant's sid.
+const tokenBorn = {
+  issuer: 't.issuer',
+  resourceOwner: 't.organization',
+  userId: 't.subject',
+  born: 'to_timestamp(t.born / 1000)',
+  excluded: `t.sid = ANY (r.exclude_sessions) OR EXISTS (
+    SELECT FROM session_clients c WHERE c.sid = t.sid AND c.session_id = ANY (r.exclude_sessions))`,
+}
+
+// Each LIMIT 1 stops at the first dead session of a sid, however many share it. Each OFFSET 0 keeps what it fences from
+// being worked out once for every mention.
 const READ = `
 SELECT s.id, s.issuer, s.user_id AS "userId", s.resource_owner AS "resourceOwner", s.token_hash AS "tokenHash",
        s.state = 'terminated' AS terminated, s.sequence::text AS sequence,
-       ${wireTime('s.change_date')} AS "changeDate", NULL::int AS asked
+       ${wireTime('s.change_date')} AS "changeDate", NULL::int AS asked, NULL::text AS "deadBy", NULL::text AS "deadId"
 FROM sessions s WHERE s.id = ANY($1::text[])
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, a.n
-FROM unnest($2::int[], $3::text[], $4::text[]) AS a(n, sid, issuer)
-WHERE EXISTS (
-  SELECT FROM sessions s WHERE s.id = a.sid AND s.issuer = a.issuer AND s.state = 'terminated'
-) OR EXISTS (
-  SELECT FROM session_clients c JOIN sessions s ON s.id = c.session_id
-  WHERE c.sid = a.sid AND s.issuer = a.issuer AND s.state = 'terminated'
-)`
+SELECT NULL, a.issuer, NULL, NULL, NULL, NULL, NULL, NULL, a.n, CASE WHEN d.rule IS NULL THEN 'session' ELSE 'rule' END, coalesce(d.rule, d.id)
+FROM unnest($2::int[], $3::text[], $4::text[]) AS a(n, sid, issuer) CROSS JOIN LATERAL (
+  SELECT j.id, j.rule FROM (
+    SELECT k.id, k.state, CASE WHEN k.state = 'active' THEN ${ruleThatKills(sessionBorn('k'))}::text END AS rule FROM (
+      SELECT ${columns} FROM sessions s WHERE s.id = a.sid AND s.issuer = a.issuer
+      UNION ALL
+      SELECT ${columns} FROM session_clients c JOIN sessions s ON s.id = c.session_id WHERE c.sid = a.sid AND s.issuer = a.issuer
+    ) k OFFSET 0
+  ) j WHERE j.state = 'terminated' OR j.rule IS NOT NULL LIMIT 1
+) d
+UNION ALL
+SELECT NULL, j.issuer, NULL, NULL, NULL, NULL, NULL, NULL, j.n, 'rule', j.rule
+FROM (
+  SELECT t.n, t.issuer, ${ruleThatKills(tokenBorn)}::text AS rule
+  FROM unnest($5::int[], $6::text[], $7::text[], $8::text[], $9::float8[], $10::text[]) AS t(n, issuer, subject, organization, born, sid)
+  OFFSET 0
+) j WHERE j.rule IS NOT NULL`
 
-const factsOf = (row: Row): SessionFacts => ({
+const factsOf = (row: Omit<Row, 'asked' | 'deadBy' | 'deadId'>): SessionFacts => ({
   issuer: row.issuer,
   userId: row.userId,
   resourceOwner: row.resourceOwner,
@@ -77,34 +119,50 @@ const factsOf = (row: Row): SessionFacts => ({
     : null,
 })
 
-const read = async (db: Database, asks: readonly Ask[]): Promise<readonly Answer[]> => {
-  const sessionIds = new Set<string>()
-  const positions: number[] = []
-  const sids: string[] = []
-  const issuers: string[] = []
-  for (const [position, ask] of asks.entries()) {
-    if (ask.sessionId !== null) sessionIds.add(ask.sessionId)
-    if (ask.sid === null) continue
-    for (const issuer of ask.issuers) {
-      positions.push(position)
-      sids.push(ask.sid)
-      issuers.push(issuer)
+/** The parameters of the statement that ask about tokens, a column each. */
+const tokenColumns = (asks: readonly Ask[]) => {
+  const bySid: [number[], string[], string[]] = [[], [], []]
+  const byToken: [number[], string[], string[], (string | null)[], number[], (string | null)[]] = [[], [], [], [], [], []]
+  for (const [position, { token }] of asks.entries()) {
+    if (token === null) continue
+    const sid = token.sid !== null && storable(token.sid) ? token.sid : null
+    for (const issuer of sid === null ? [] : token.sessionIssuers) {
+      bySid[0].push(position)
+      bySid[1].push(sid ?? '')
+      bySid[2].push(issuer)
+    }
+    const organizations = token.organizations.filter(storable)
+    // A token without an organization is asked about too: rules need not name one.
+    for (const organization of organizations.length === 0 ? [null] : organizations) {
+      byToken[0].push(position)
+      byToken[1].push(token.actor.issuer)
+      byToken[2].push(token.actor.subject)
+      byToken[3].push(organization)
+      // Further back than Postgres' times reach there is nothing to tell apart.
+      byToken[4].push(Math.max(0, token.bornMs))
+      byToken[5].push(sid)
     }
   }
-  const rows = await db
-    .$queryRawUnsafe<Row[]>(READ, [...sessionIds], positions, sids, issuers)
-    .catch((error: unknown) => {
-      throw new CurfewError('unavailable', { cause: error })
-    })
+  return [...bySid, ...byToken]
+}
+
+const read = async (db: Database, asks: readonly Ask[]): Promise<readonly Answer[]> => {
+  const sessionIds = new Set(asks.flatMap(({ sessionId }) => (sessionId === null ? [] : [sessionId])))
+  const rows = await db.$queryRawUnsafe<Row[]>(READ, [...sessionIds], ...tokenColumns(asks)).catch((error: unknown) => {
+    throw new CurfewError('unavailable', { cause: error })
+  })
   const sessions = new Map<string, SessionFacts>()
-  const terminated = new Set<number>()
-  for (const row of rows) {
+  const deaths = new Map<number, Death>()
+  for (const { asked, deadBy, deadId, ...row } of rows) {
     if (row.id !== null) sessions.set(row.id, factsOf(row))
-    else if (row.asked !== null) terminated.add(row.asked)
+    // Of several, a termination says more than a rule.
+    else if (asked !== null && deadBy !== null && deadId !== null && (deadBy === 'session' || !deaths.has(asked))) {
+      deaths.set(asked, { by: deadBy, issuer: row.issuer, id: deadId })
+    }
   }
-  return asks.map((ask, position) => ({
-    session: ask.sessionId === null ? null : (sessions.get(ask.sessionId) ?? null),
-    isTerminated: terminated.has(position),
+  return asks.map(({ sessionId }, position) => ({
+    session: sessionId === null ? null : (sessions.get(sessionId) ?? null),
+    death: deaths.get(position) ?? null,
   }))
 }
 
@@ -132,13 +190,9 @@ export const createAuthorizationReader = (db: Database, { maxWaiting = MAX_WAITI
   return {
     session: async (id) => {
       if (!storable(id)) return null
-      const { session } = await ask({ sessionId: id, sid: null, issuers: [] })
+      const { session } = await ask({ sessionId: id, token: null })
       return session
     },
-    isTerminated: async (sid, issuers) => {
-      if (!storable(sid)) return false
-      const { isTerminated } = await ask({ sessionId: null, sid, issuers })
-      return isTerminated
-    },
+    death: async (token) => (await ask({ sessionId: null, token })).death,
   }
 }

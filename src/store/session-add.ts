@@ -3,10 +3,12 @@
  * nothing of it where the id is taken or the dates are refused. It never touches a row that is there (G2).
  *
  * Ids are inserted in id order, so that two overlapping batches wait for each other instead of deadlocking.
+ * What a cutoff rule kills is refused, by the rules that are committed when this judges.
  * Dates are judged by the database's clock. A date a little ahead of it is cut to now: a session born in the
  * future would escape a cutoff made now.
  */
 import type { Actor, Participant } from '../model.ts'
+import { CUTOFF_SAYS } from './cutoff-match.ts'
 import type { Database } from './postgres.ts'
 import { expiryColumns, expiryRefusal, expirySays } from './session-expiry.ts'
 import type { Expiry } from './session-expiry.ts'
@@ -36,8 +38,9 @@ export interface Registration {
   readonly tokenHash: Uint8Array
 }
 
-/** The public sentence for each reason why a registration's dates are refused. */
-export const dateSays = {
+/** The public sentence for each reason why a registration is refused for what it says itself. */
+export const addSays = {
+  born_under_rule: CUTOFF_SAYS,
   creation_in_future: 'creationDate must not lie in the future',
   authentication_in_future: 'authTime must not lie in the future',
   ...expirySays,
@@ -56,14 +59,18 @@ WITH clock AS MATERIALIZED (
     n int, id text, issuer text, user_id text, resource_owner text, clients jsonb, fingerprint_id text, ip inet,
     user_agent jsonb, metadata jsonb, cache_keys jsonb, creation_date timestamptz, auth_time timestamptz,
     expires_at timestamptz, lifetime_ms float8, hash text, token_hash text) CROSS JOIN clock c
-), judged AS MATERIALIZED (
+), dated AS MATERIALIZED (
   SELECT a.*, CASE
       WHEN a.creation_date > a.at + ${CLOCK_TOLERANCE} THEN 'creation_in_future'
       WHEN a.auth_time > a.at + ${CLOCK_TOLERANCE} THEN 'authentication_in_future'
       ELSE ${expiryRefusal({ ends: 'a.ends', at: 'a.at', maxSeconds: '$2::float8' })}
-    END AS refusal,
-    least(a.creation_date, a.at) AS created_at, least(coalesce(a.auth_time, a.creation_date), a.at) AS born
+    END AS date_refusal,
+    least(a.creation_date, a.at) AS created_at, least(coalesce(a.auth_time, a.creation_date), a.at)::timestamptz(3) AS born
   FROM asked a
+), judged AS MATERIALIZED (
+  SELECT d.*, coalesce(d.date_refusal,
+    CASE WHEN cutoff_rule_of(d.issuer, d.resource_owner, d.user_id, d.id, d.born) IS NOT NULL THEN 'born_under_rule' END) AS refusal
+  FROM dated d
 ), added AS (
   INSERT INTO sessions (id, issuer, user_id, resource_owner, sequence, token_hash, registration_hash, creator_issuer,
     creator_subject, fingerprint_id, ip, user_agent, metadata, cache_keys, born, created_at, change_date, expires_at)
@@ -91,8 +98,8 @@ FROM judged j LEFT JOIN added ON added.id = j.id`
 export interface AddAnswer {
   /** Position in the call. */
   readonly n: number
-  /** Why its dates are refused, or null. */
-  readonly refusal: keyof typeof dateSays | null
+  /** Why it is refused for what it says itself, or null. */
+  readonly refusal: keyof typeof addSays | null
   /** When it was added; null where it was not, because of `refusal` or because the id is taken. */
   readonly change_date: string | null
 }
@@ -125,7 +132,7 @@ const rowOf = ({ n, registration }: Numbered) => ({
 })
 
 /**
- * Adds those that are new and whose dates are good; answers for each, in any order. Ids must differ within a call.
+ * Adds those that are new, whose dates are good and that no rule kills; answers for each, in any order. Ids must differ within a call.
  * May be repeated: a taken id changes nothing. Waits for another's uncommitted insert of the same id.
  */
 export const addSessions = (

@@ -21,9 +21,13 @@ export interface ParticipantAsked {
   readonly sub: string | null
 }
 
-/** `terminated`: stored, and the receivers to wake because they are to be told. */
+/**
+ * `terminated`: stored, and the receivers to wake because they are to be told. `killed` by a cutoff rule: stored, so
+ * that it is told when the session is ended.
+ */
 export type ParticipantAnswer =
   | { readonly outcome: 'present'; readonly details: Details }
+  | { readonly outcome: 'killed' }
   | { readonly outcome: 'terminated'; readonly wake: readonly string[] }
 
 export interface ParticipantDeps {
@@ -61,7 +65,8 @@ WITH room AS MATERIALIZED (
   FROM changed c
 )
 SELECT room.free, coalesce(c.sequence, s.sequence)::text AS sequence,
-       ${wireTime('coalesce(c.change_date, s.change_date)')} AS change_date, s.resource_owner
+       ${wireTime('coalesce(c.change_date, s.change_date)')} AS change_date, s.resource_owner,
+       cutoff_rule_of(s.issuer, s.resource_owner, s.user_id, s.id, s.born) IS NOT NULL AS killed
 FROM room CROSS JOIN sessions s LEFT JOIN changed c ON c.id = s.id WHERE s.id = $1`
 
 interface LockedRow {
@@ -71,6 +76,7 @@ interface LockedRow {
 
 interface AddedRow {
   readonly free: boolean
+  readonly killed: boolean
   readonly sequence: string
   readonly change_date: string
   readonly resource_owner: string
@@ -100,6 +106,7 @@ export const createAddParticipant =
         if (locked.state === 'terminated') {
           return { outcome: 'terminated', wake: await planLateParticipant(tx, { sessionId, participant, maxTokenLifetimeSeconds }) }
         }
+        if (row.killed) return { outcome: 'killed' }
         return {
           outcome: 'present',
           details: { sequence: row.sequence, changeDate: row.change_date, resourceOwner: row.resource_owner },

@@ -1,8 +1,9 @@
 /**
  * Reading sessions: who may read which, as SQL, and one session by its id. Only live sessions are read: from the
- * moment a termination is committed its session is neither found nor listed. Expired ones are live until ended.
+ * moment a termination, or a cutoff rule that kills it, is committed a session is neither found nor listed. Expired ones are live until ended.
  */
 import type { Actor } from '../model.ts'
+import { noRuleKills } from './cutoff-match.ts'
 import type { Database } from './postgres.ts'
 import type { UserAgent } from './session-add.ts'
 import { wireTime } from './wire-time.ts'
@@ -68,7 +69,7 @@ export const viewOf = (row: SessionRow): SessionView => ({
 
 const READ = `
 SELECT ${sessionColumns}, s.issuer, s.token_hash FROM sessions s
-WHERE s.id = $1 AND s.issuer = ANY($2::text[]) AND s.state = 'active'`
+WHERE s.id = $1 AND s.issuer = ANY($2::text[]) AND s.state = 'active' AND ${noRuleKills('s')}`
 
 /** What was found, whether the reader may see it by what they are, and the hash of the token that also lets them. */
 export interface FoundSession {

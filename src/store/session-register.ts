@@ -10,7 +10,7 @@ import { CurfewError } from '../errors.ts'
 import type { ErrorName } from '../errors.ts'
 import type { Actor, Details } from '../model.ts'
 import type { Database } from './postgres.ts'
-import { addSessions, dateSays } from './session-add.ts'
+import { addSays, addSessions } from './session-add.ts'
 import type { AddAnswer, Numbered, Registration } from './session-add.ts'
 import { orAskAgain } from './session-lock.ts'
 import { rotateTokens } from './session-rotate.ts'
@@ -53,13 +53,14 @@ const settle = async (settling: Settling, registrations: readonly Registration[]
     asked = asked.filter(({ n }) => !settled.has(n))
     if (asked.length === 0) break
     for (const { n, refusal, sequence, change_date: changeDate } of await rotateTokens(db, { actor, issuers, asked })) {
-      if (refusal !== null) refuse(n, refusal)
+      if (refusal === 'born_under_rule') refuse(n, 'session_terminated', addSays[refusal])
+      else if (refusal !== null) refuse(n, refusal)
       settled.set(n, { added: false, details: detailsOf(registrations, n, { sequence, changeDate }) })
     }
     asked = asked.filter(({ n }) => !settled.has(n))
     for (const { n } of asked) {
       const refusal = refusals.get(n)
-      if (refusal !== undefined) refuse(n, 'invalid_argument', dateSays[refusal])
+      if (refusal !== undefined) refuse(n, refusal === 'born_under_rule' ? 'session_terminated' : 'invalid_argument', addSays[refusal])
     }
   }
   if (asked.length > 0) throw new CurfewError('overloaded')
@@ -89,8 +90,8 @@ const BATCH_TIMEOUT_MS = 10_000
  * Makes the two ways to register.
  *
  * `register` takes one session. A new id is added; the identical registration again rotates the token; another one
- * for a live id is `session_exists`, for a terminated id `session_terminated`, and dates that are refused are
- * `invalid_argument`. Ids are global: one that belongs to an issuer the writer does not speak for is `session_exists`
+ * for a live id is `session_exists`, for a terminated id or one that a cutoff rule kills `session_terminated`, and dates
+ * that are refused are `invalid_argument`. Ids are global: one that belongs to an issuer the writer does not speak for is `session_exists`
  * too. That tells a registrar of one issuer that an id is taken at another; registrars are trusted with the whole
  * instance, and the alternative would be to accept a session that cannot be stored.
  *

@@ -13,7 +13,7 @@ const ROTATE = `
 WITH asked AS MATERIALIZED (
   SELECT * FROM jsonb_to_recordset($1::jsonb) AS r(n int, id text, hash text, token_hash text)
 ), locked AS MATERIALIZED (
-  SELECT s.id, s.state, s.issuer = ANY($2::text[]) AS ours, s.registration_hash
+  SELECT s.id, s.state, s.issuer, s.resource_owner, s.user_id, s.born, s.issuer = ANY($2::text[]) AS ours, s.registration_hash
   FROM sessions s JOIN asked a ON a.id = s.id
   ORDER BY s.id
   FOR NO KEY UPDATE OF s
@@ -21,6 +21,7 @@ WITH asked AS MATERIALIZED (
   SELECT a.n, a.id, a.token_hash, CASE
       WHEN NOT l.ours THEN 'session_exists'
       WHEN l.state = 'terminated' THEN 'session_terminated'
+      WHEN cutoff_rule_of(l.issuer, l.resource_owner, l.user_id, l.id, l.born) IS NOT NULL THEN 'born_under_rule'
       WHEN l.registration_hash <> decode(a.hash, 'hex') THEN 'session_exists'
     END AS refusal
   FROM asked a JOIN locked l ON l.id = a.id
@@ -40,7 +41,7 @@ FROM judged j LEFT JOIN rotated r ON r.id = j.id`
 export interface RotateAnswer {
   /** Position in the call. */
   readonly n: number
-  readonly refusal: Extract<ErrorName, 'session_exists' | 'session_terminated'> | null
+  readonly refusal: Extract<ErrorName, 'session_exists' | 'session_terminated'> | 'born_under_rule' | null
   readonly sequence: string
   readonly change_date: string
 }

@@ -5,6 +5,7 @@
  * The text of the statement depends only on which kinds of filter are there (at most 384 texts), so that each is
  * planned once and its plan can use the index of its filter.
  */
+import { noRuleKills } from './cutoff-match.ts'
 import type { Database } from './postgres.ts'
 import { sessionColumns, viewOf } from './session-read.ts'
 import type { Reader, SessionRow, SessionView } from './session-read.ts'
@@ -47,7 +48,7 @@ export interface SearchResult {
 const conditionsOf = (reader: Reader, filter: SessionFilter): { conditions: string[]; parameters: unknown[] } => {
   const parameters: unknown[] = []
   const next = (value: unknown): string => `$${parameters.push(value)}`
-  const conditions = [`s.state = 'active'`, `s.issuer = ANY(${next(reader.issuers)}::text[])`]
+  const conditions = [`s.state = 'active'`, noRuleKills('s'), `s.issuer = ANY(${next(reader.issuers)}::text[])`]
 
   if (reader.reach !== 'instance') {
     const own = `s.issuer = ${next(reader.actor.issuer)} AND s.user_id = ${next(reader.actor.subject)}`
@@ -68,7 +69,7 @@ const conditionsOf = (reader: Reader, filter: SessionFilter): { conditions: stri
 
 type SearchRow = { total: string; reached: string; read_at: string } & (SessionRow | { id: null })
 
-/** Makes the search. Reads what is committed now: a session that was answered as terminated is never in it. */
+/** Makes the search. Reads what is committed now: a session that was answered as terminated, or is under a rule, is never in it. */
 export const createSearchSessions =
   (db: Database) =>
   async (reader: Reader, filter: SessionFilter, page: SearchPage): Promise<SearchResult> => {

@@ -1,10 +1,11 @@
 /**
  * Changes what may change of a session (metadata, user agent, expiry) and rotates its token, in one statement that
- * decides under the row's lock. A terminated or expired session does not change.
+ * decides under the row's lock. A terminated or expired session does not change, nor one that a cutoff rule kills.
  */
 import { CurfewError } from '../errors.ts'
 import type { ErrorName } from '../errors.ts'
 import type { Details } from '../model.ts'
+import { CUTOFF_SAYS } from './cutoff-match.ts'
 import type { Database } from './postgres.ts'
 import { hex } from './session-add.ts'
 import type { UserAgent } from './session-add.ts'
@@ -33,19 +34,22 @@ WITH asked AS MATERIALIZED (
     id text, metadata jsonb, removed jsonb, new_user_agent boolean, fingerprint_id text, ip inet, user_agent jsonb,
     expires_at timestamptz, lifetime_ms float8, token_hash text, type text, payload jsonb)
 ), locked AS MATERIALIZED (
-  SELECT s.id, s.state, s.metadata, s.expires_at FROM sessions s JOIN asked a ON a.id = s.id
+  SELECT s.id, s.state, s.metadata, s.expires_at, s.issuer, s.resource_owner, s.user_id, s.born FROM sessions s JOIN asked a ON a.id = s.id
   WHERE s.issuer = ANY($2::text[])
   FOR NO KEY UPDATE OF s
 ), clocked AS MATERIALIZED (
-  SELECT l.*, date_trunc('milliseconds', clock_timestamp()) AS at FROM locked l
+  SELECT l.*, date_trunc('milliseconds', clock_timestamp()) AS at,
+         cutoff_rule_of(l.issuer, l.resource_owner, l.user_id, l.id, l.born) IS NOT NULL AS killed
+  FROM locked l
 ), wanted AS MATERIALIZED (
-  SELECT c.id, c.state, c.at, c.expires_at AS ended,
+  SELECT c.id, c.state, c.killed, c.at, c.expires_at AS ended,
          (c.metadata || coalesce(a.metadata, '{}')) - ARRAY(SELECT jsonb_array_elements_text(a.removed)) AS metadata,
          coalesce(a.expires_at, c.at + a.lifetime_ms * interval '1 millisecond') AS ends
   FROM clocked c CROSS JOIN asked a
 ), judged AS MATERIALIZED (
   SELECT w.*, CASE
       WHEN w.state = 'terminated' THEN 'session_terminated'
+      WHEN w.killed THEN 'born_under_rule'
       WHEN w.ended <= w.at THEN 'session_expired'
       WHEN (SELECT count(*) > ${metadataBounds.keys} OR sum(octet_length(key) + octet_length(value)) > ${metadataBounds.bytes}
             FROM jsonb_each_text(w.metadata)) THEN 'metadata_too_large'
@@ -77,6 +81,7 @@ interface UpdateRow {
 
 const refusals = {
   session_terminated: { kind: 'session_terminated' },
+  born_under_rule: { kind: 'session_terminated', says: CUTOFF_SAYS },
   session_expired: { kind: 'session_expired' },
   metadata_too_large: {
     kind: 'invalid_argument',

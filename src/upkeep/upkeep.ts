@@ -23,6 +23,7 @@ const MAX_WOKEN = 10_000
 /** Counting and settling are for those who watch: every fifth tick is soon enough. */
 const SLOW_EVERY = 5
 const SETTLED_AT_ONCE = 5_000
+const PRUNED_AT_ONCE = 1_000
 
 export interface Upkeep {
   start(): Promise<void>
@@ -45,6 +46,12 @@ export const createUpkeep = (deps: {
   enforcePending: () => Promise<unknown>
   /** Makes the second deletion of cache keys where it is due. */
   enforceAgain: () => Promise<unknown>
+  /** Keeps the stream whole, fresh and within its bounds; returns soon also where that takes longer. */
+  keepStream: () => Promise<unknown>
+  /** Has plans made anew that a sudden growth has made bad. */
+  refreshPlans: () => Promise<unknown>
+  /** Deletes at most so many rows whose retention is over. */
+  prune: (limit: number) => Promise<unknown>
   horizonSeconds: number
   metrics: Metrics
   log: Log
@@ -109,7 +116,8 @@ export const createUpkeep = (deps: {
       step('wake', wakeDue),
       step('enforce', deps.enforcePending),
       step('enforce_again', deps.enforceAgain),
-      ...(slow ? [step('settle', settle), step('count', count), step('measure', measure)] : []),
+      step('stream', deps.keepStream),
+      ...(slow ? [step('settle', settle), step('plans', deps.refreshPlans), step('prune', () => deps.prune(PRUNED_AT_ONCE)), step('count', count), step('measure', measure)] : []),
     ])
   }
 

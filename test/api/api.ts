@@ -8,8 +8,11 @@ import type { FastifyInstance, InjectOptions, LightMyRequestResponse, onRouteHoo
 import { createAuthenticate } from '../../src/auth/authenticate.ts'
 import { createAuthorizeEnd } from '../../src/auth/authorize-end.ts'
 import { createFetchJson } from '../../src/auth/fetch-json.ts'
+import { createJudgeToken } from '../../src/auth/judge-token.ts'
 import { createLimits } from '../../src/auth/limits.ts'
 import { createRefuseDeadToken } from '../../src/auth/own-session.ts'
+import { createRulesInForce } from '../../src/auth/rules-in-force.ts'
+import { createTrust } from '../../src/auth/trust.ts'
 import { buildServer } from '../../src/api/server.ts'
 import type { ApiDeps } from '../../src/api/server.ts'
 import { createBackchannelLogout } from '../../src/channels/backchannel-logout.ts'
@@ -21,6 +24,9 @@ import { createVerification } from '../../src/delivery/verification.ts'
 import { createKeyring } from '../../src/keys.ts'
 import type { TerminateAnswer, TerminateCommand } from '../../src/model.ts'
 import { createAuthorizationReader } from '../../src/store/authorization.ts'
+import type { Death } from '../../src/store/authorization.ts'
+import { readRulesAfter } from '../../src/store/cutoff-rules.ts'
+import { readDeadUses, recordDeadUses } from '../../src/store/dead-uses.ts'
 import { listDeliveries, readSettled } from '../../src/store/deliveries.ts'
 import { openDatabase } from '../../src/store/postgres.ts'
 import type { Database } from '../../src/store/postgres.ts'
@@ -28,6 +34,7 @@ import { deleteReceiver, getReceiver, listReceivers, putReceiver } from '../../s
 import { redeliverAll, redeliverOne } from '../../src/store/redelivery.ts'
 import { createSessionStore } from '../../src/store/sessions.ts'
 import { rotateSecret } from '../../src/store/webhook-secrets.ts'
+import { givePositions, readEntries, readHead, readTombstones } from '../../src/store/stream.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import { createTerminate } from '../../src/termination/terminate.ts'
 import { startIssuer } from '../harness/issuer.ts'
@@ -102,9 +109,13 @@ export const startApi = async (
     timeoutMs: 1_000,
     log,
   })
+  const trust = createTrust({ issuers: entries, log })
+  const rules = createRulesInForce({ read: (asked) => readRulesAfter(db, asked), log })
+  await rules.start()
+  const count = ({ by, id, issuer: of }: Death) => void recordDeadUses(db, { uses: [{ by, id, issuer: of, count: 1 }], issuers: null })
   const app = buildServer({
-    authenticate: createAuthenticate({ issuers: entries, log }),
-    refuseDeadToken: createRefuseDeadToken({ read }),
+    authenticate: createAuthenticate({ trust, log }),
+    refuseDeadToken: createRefuseDeadToken({ read, rules, count }),
     limits: createLimits({ callerPerSecond: options.callerPerSecond ?? 10_000, refusedPerMinute: options.refusedPerMinute ?? 10_000 }),
     authorizeEnd: createAuthorizeEnd({ read }),
     ask: options.ask === undefined ? ask : (command) => options.ask?.(ask, command) ?? ask(command),
@@ -131,6 +142,16 @@ export const startApi = async (
       sessions: createSessionStore({ db, maxLifetimeSeconds: 3_600, maxTokenLifetimeSeconds: 3_600 }),
       wakeReceivers: () => {},
       cacheKeyPrefixes: [],
+    },
+    introspect: { judgeToken: createJudgeToken({ trust, read, count, log }) },
+    attempts: { recordDeadUses: (asked) => recordDeadUses(db, asked), readDeadUses: (asked) => readDeadUses(db, asked) },
+    stream: {
+      readHead: () => readHead(db),
+      givePositions: () => givePositions(db),
+      readEntries: (asked) => readEntries(db, { ...asked, maxTokenLifetimeSeconds: 3_600 }),
+      readTombstones: ({ before }) => readTombstones(db, { before, sinceMs: 0, maxTokenLifetimeSeconds: 3_600 }),
+      readRulesAfter: (asked) => readRulesAfter(db, asked),
+      log,
     },
     telemetry,
     http: { publicUrl: null, trustProxy: options.trustProxy ?? [] },
@@ -164,6 +185,7 @@ export const startApi = async (
     close: async () => {
       await app.close()
       await verification.stop()
+      await rules.stop()
       await db.$disconnect()
       await Promise.all([issuer.close(), stranger.close(), database.drop()])
     },

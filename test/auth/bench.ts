@@ -2,6 +2,7 @@
 import { createAuthenticate } from '../../src/auth/authenticate.ts'
 import type { Caller } from '../../src/auth/caller.ts'
 import type { Fetch } from '../../src/auth/fetch-json.ts'
+import { createTrust } from '../../src/auth/trust.ts'
 import type { IssuerEntry } from '../../src/config.ts'
 import { CurfewError } from '../../src/errors.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
@@ -29,11 +30,10 @@ export const createAsker = (
 ) => {
   const clock = options.clock ?? createClock()
   const authenticate = createAuthenticate({
-    issuers,
+    trust: createTrust({ issuers, log: silentLog, elapsed: clock.elapsed, ...(options.fetch === undefined ? {} : { fetch: options.fetch }) }),
     log: silentLog,
     now: clock.now,
     elapsed: clock.elapsed,
-    ...(options.fetch === undefined ? {} : { fetch: options.fetch }),
   })
   const askHeader = async (authorization: string | undefined): Promise<Answer> => {
     try {
@@ -52,6 +52,7 @@ export const callerWith = (overrides: Partial<Caller> = {}): Caller => ({
   actor: { issuer: 'https://issuer.example', subject: 'user-1' },
   sid: null,
   bornMs: 0,
+  organizations: [],
   sessionIssuers: ['https://issuer.example'],
   grants: new Map(),
   ...overrides,

@@ -37,6 +37,8 @@ describe('upkeep', () => {
 
   const upkeepWith = (changed: Partial<Parameters<typeof createUpkeep>[0]> = {}) => {
     const upkeep = createUpkeep({
+      prune: async () => 0,
+      refreshPlans: async () => false,
       db: ground.db,
       route: ground.route,
       wakeReceiver: (id) => void woken.push(id),
@@ -44,6 +46,7 @@ describe('upkeep', () => {
       depth: async () => [{ lane: 'deliver', waiting: 3, oldestSeconds: 1.5 }],
       enforcePending: async () => 0,
       enforceAgain: async () => 0,
+      keepStream: async () => {},
       horizonSeconds: HORIZON_SECONDS,
       metrics: ground.telemetry.metrics,
       log: ground.telemetry.log,

@@ -5,6 +5,7 @@
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 import { CurfewError } from '../../../errors.ts'
+import { CUTOFF_SAYS } from '../../../store/cutoff-match.ts'
 import type { SessionStore } from '../../../store/sessions.ts'
 import { errorAnswers } from '../../documented-errors.ts'
 import { mayWrite } from './may-write.ts'
@@ -27,7 +28,8 @@ export const addParticipantRoute: FastifyPluginAsyncZod<AddParticipantDeps> = as
       summary: 'Add a participant to a session',
       description:
         'The same participant again changes nothing. If the session is terminated, or ends while this waits, the answer ' +
-        'is 409 and that client is told. Needs session.write for the instance.',
+        'is 409 and that client is told. Where a cutoff rule kills the session the answer is 409 too, and that client is ' +
+        'told when the session is ended. Needs session.write for the instance.',
       params: z.object({ sessionId, clientId: subject }),
       body: z.strictObject({
         sid: subject.optional().describe('What the client calls the session; defaults to its id'),
@@ -44,6 +46,7 @@ export const addParticipantRoute: FastifyPluginAsyncZod<AddParticipantDeps> = as
         { ...params, sid: body.sid ?? null, sub: body.sub ?? null },
       )
       if (answer.outcome === 'present') return { details: answer.details }
+      if (answer.outcome === 'killed') throw new CurfewError('session_terminated', { says: CUTOFF_SAYS })
       wakeReceivers(answer.wake)
       throw new CurfewError('session_terminated')
     },

@@ -1,0 +1,193 @@
+/**
+ * The stream over HTTP, for guards and resource servers without Curfew's Redis: a snapshot of what is in force, and what
+ * came after a position as server-sent events or by long poll. Permission `session.read` for the instance.
+ *
+ * Answers are written while they are made, so they hold a page in memory however long they are. A snapshot that breaks
+ * off lacks its last line.
+ */
+import { Readable } from 'node:stream'
+import type { FastifyInstance, FastifyReply } from 'fastify'
+import { z } from 'zod'
+import { requireInstance } from '../../auth/caller.ts'
+import type { FreshOnTheWire, SnapshotEnd, SnapshotHead, TailOnTheWire } from '../../client/wire.ts'
+import { CurfewError } from '../../errors.ts'
+import type { TombstonePage } from '../../store/stream.ts'
+import type { Caller } from '../caller.ts'
+import { errorAnswers } from '../documented-errors.ts'
+import { cursorText, readCursor } from '../stream-cursor.ts'
+import type { StreamCursor } from '../stream-cursor.ts'
+import { createStreamFeed } from '../stream-feed.ts'
+import type { Step, StreamReads } from '../stream-feed.ts'
+
+export interface StreamRoutesDeps extends StreamReads {
+  /** As far back as anything can still live. */
+  readonly readTombstones: (asked: { before: string | null }) => Promise<TombstonePage>
+  /** Throws where the session of the caller's own token has ended. */
+  readonly refuseDeadToken: (caller: Caller) => void | Promise<void>
+}
+
+/** Each is some seconds of reading for a million sessions; more at once would only be slower. */
+const SNAPSHOTS_AT_ONCE = 4
+/** A connection ends after so long, so that its token is checked anew. Half of it is chance: not all come back at once. */
+const CONNECTION_MS = 300_000
+const MAX_WAIT_SECONDS = 30
+/** Long enough to see all that is committed, also where nothing is waited for. */
+const LOOK_MS = 500
+/** Entries of one long poll; each may hold some thousand sessions. */
+const ENTRIES_PER_POLL = 100
+const RULES_AT_ONCE = 500
+
+const entryShape = z.object({
+  ended: z.array(z.object({ issuer: z.string(), sessionIds: z.array(z.string()), expiresMs: z.array(z.number()) })).optional(),
+  rules: z.array(z.looseObject({ id: z.string(), issuer: z.string() })).optional(),
+})
+
+const line = (value: object): string => `${JSON.stringify(value)}\n`
+
+const eventOf = (step: Step, entries: number): string => {
+  switch (step.kind) {
+    case 'entry':
+      return `event: entry\nid: ${cursorText(step.cursor)}\ndata: ${JSON.stringify(step.entry)}\n\n`
+    case 'fresh':
+      return `event: fresh\ndata: ${JSON.stringify({ atMs: step.atMs, lagMs: step.lagMs, entries } satisfies FreshOnTheWire)}\n\n`
+    case 'reset':
+      return 'event: reset\ndata: {}\n\n'
+    default:
+      return step satisfies never
+  }
+}
+
+/** Aborted when the answer is no longer wanted, or after a while. */
+const untilGone = (reply: FastifyReply, limitMs: number): AbortController => {
+  const controller = new AbortController()
+  const timer = setTimeout(() => controller.abort(), limitMs)
+  reply.raw.once('close', () => controller.abort())
+  controller.signal.addEventListener('abort', () => clearTimeout(timer))
+  return controller
+}
+
+export const streamRoutes = async (app: FastifyInstance, deps: StreamRoutesDeps): Promise<void> => {
+  const feed = createStreamFeed(deps)
+  let snapshots = 0
+  app.addHook('preClose', (done) => {
+    feed.stop()
+    done()
+  })
+
+  const send = (reply: FastifyReply, type: string, text: AsyncIterable<string>) =>
+    reply.header('content-type', type).header('x-accel-buffering', 'no').send(Readable.from(text, { objectMode: false }))
+
+  /** Everything in force when its head was read, and some of what came after. */
+  async function* snapshot(head: StreamCursor): AsyncGenerator<string> {
+    try {
+      yield line({ position: cursorText(head), lagMs: 0 } satisfies SnapshotHead)
+      for (let after = 0n; ; ) {
+        const rules = await deps.readRulesAfter({ after, limit: RULES_AT_ONCE })
+        if (rules.length > 0) yield line({ rules: rules.map(({ version: _, ...rule }) => rule) })
+        after = rules.at(-1)?.version ?? after
+        if (rules.length < RULES_AT_ONCE) break
+      }
+      let before: string | null = null
+      do {
+        const page: TombstonePage = await deps.readTombstones({ before })
+        if (page.ended.length > 0) yield line({ ended: page.ended })
+        before = page.next
+      } while (before !== null)
+      yield line({ done: true } satisfies SnapshotEnd)
+    } finally {
+      snapshots -= 1
+    }
+  }
+
+  async function* events(steps: AsyncGenerator<Step, void, void>, caller: Caller, leave: () => void): AsyncGenerator<string> {
+    let entries = 0
+    try {
+      for await (const step of steps) {
+        if (step.kind === 'entry') entries += 1
+        yield eventOf(step, entries)
+        if (step.kind !== 'fresh') continue
+        try {
+          await deps.refuseDeadToken(caller)
+        } catch {
+          // Its own session has ended, or that cannot be said: it may come back with a token and be told.
+          return
+        }
+      }
+    } finally {
+      leave()
+    }
+  }
+
+  const poll = async (steps: AsyncGenerator<Step, void, void>, from: StreamCursor, waits: boolean): Promise<TailOnTheWire> => {
+    const entries = []
+    let cursor = from
+    for await (const step of steps) {
+      if (step.kind === 'reset') throw new CurfewError('stream_position_gone')
+      if (step.kind === 'entry') {
+        entries.push(step.entry)
+        cursor = step.cursor
+        if (entries.length < ENTRIES_PER_POLL) continue
+      }
+      // Fresh: whatever was there has been told.
+      if (entries.length > 0 || !waits) break
+    }
+    return { position: cursorText(cursor), entries }
+  }
+
+  app.get('/v1/stream/snapshot', {
+    schema: {
+      tags: ['stream'],
+      summary: 'All ended sessions and cutoff rules in force',
+      description: 'Permission `session.read` for the instance. JSON lines: first `{position, lagMs}`, then entries as on the stream, last `{done: true}`.',
+      response: {
+        200: z.string().meta({ description: 'application/x-ndjson' }),
+        ...errorAnswers('permission_denied'),
+      },
+    },
+    handler: async (request, reply) => {
+      requireInstance(request.caller, 'session.read')
+      if (snapshots >= SNAPSHOTS_AT_ONCE) throw new CurfewError('overloaded')
+      snapshots += 1
+      const head = await deps.readHead().catch((error: unknown) => {
+        snapshots -= 1
+        throw error
+      })
+      return send(reply, 'application/x-ndjson', snapshot(head))
+    },
+  })
+
+  app.get<{ Querystring: { after?: string; wait: number } }>('/v1/stream', {
+    schema: {
+      tags: ['stream'],
+      summary: 'What came on the stream after a position',
+      description: 'Permission `session.read` for the instance. With `Accept: text/event-stream` the events `entry` (its id is the position after it), `fresh` each second, and `reset` where a new snapshot is needed; else a long poll of `wait` seconds.',
+      querystring: z.object({ after: z.string().max(64).optional(), wait: z.coerce.number().int().min(0).max(MAX_WAIT_SECONDS).default(0) }),
+      response: {
+        200: z.object({ position: z.string(), entries: z.array(entryShape) }).meta({ description: 'A long poll’s answer' }),
+        ...errorAnswers('permission_denied', 'stream_position_gone', 'overloaded'),
+      },
+    },
+    handler: async (request, reply) => {
+      const { caller, headers, query } = request
+      requireInstance(caller, 'session.read')
+      // A reconnecting EventSource repeats its URL: what it has seen since stands in the header.
+      const lastSeen = headers['last-event-id']
+      const text = (typeof lastSeen === 'string' && lastSeen !== '' ? lastSeen : query.after) ?? ''
+      if (text === '') throw new CurfewError('invalid_argument', { says: 'after is missing: take a snapshot first' })
+      const from = readCursor(text)
+      if (from === null) throw new CurfewError('stream_position_gone')
+      const asEvents = headers.accept?.includes('text/event-stream') === true
+      const limitMs = asEvents ? CONNECTION_MS * (0.5 + Math.random() / 2) : Math.max(query.wait * 1_000, LOOK_MS)
+      const wanted = untilGone(reply, limitMs)
+      const steps = await feed.follow(from, wanted.signal)
+      if (asEvents) return send(reply, 'text/event-stream; charset=utf-8', events(steps, caller, () => wanted.abort()))
+      try {
+        const tail = await poll(steps, from, query.wait > 0)
+        // Written as it is: nothing here needs a second look, and entries can be long.
+        return await reply.header('content-type', 'application/json; charset=utf-8').send(JSON.stringify(tail))
+      } finally {
+        wanted.abort()
+      }
+    },
+  })
+}

@@ -1,0 +1,221 @@
+/**
+ * What came on the stream, for all who follow it over HTTP: one poller reads it from Postgres once, however many follow,
+ * and only while someone does. Each follower gets every entry after its own place, in order, and each second how fresh
+ * that is.
+ *
+ * A follower that does not take what it is given loses its place in the queue and comes back with its cursor. Positions
+ * of another epoch (a failover, a restore) or too far behind are refused: then a snapshot is needed.
+ */
+import type { EndedOnTheWire, EntryOnTheWire } from '../client/wire.ts'
+import { CurfewError } from '../errors.ts'
+import type { VersionedRule } from '../store/cutoff-rules.ts'
+import { ENTRIES_KEPT, POSITIONED_AT_ONCE } from '../store/stream.ts'
+import type { Head, PositionedEntry } from '../store/stream.ts'
+import type { Log } from '../telemetry.ts'
+import type { StreamCursor } from './stream-cursor.ts'
+
+export interface StreamReads {
+  readonly readHead: () => Promise<Head>
+  readonly givePositions: () => Promise<number>
+  readonly readEntries: (asked: { after: number; to: number }) => Promise<PositionedEntry[]>
+  readonly readRulesAfter: (asked: { after: bigint; limit: number }) => Promise<VersionedRule[]>
+  readonly log: Log
+}
+
+/** Two queries of a fraction of a millisecond each: what is committed is on its way this much later at most. */
+const POLL_EVERY_MS = 20
+/** Postgres is away: asking faster helps nobody. */
+const RETRY_AFTER_MS = 500
+const FRESH_EVERY_MS = 1_000
+/** Each follower is a connection and a place in every broadcast. */
+export const MAX_FOLLOWERS = 1_000
+/** Steps that wait for one follower; an entry may hold thousands of sessions. */
+const MAX_QUEUED = 1_000
+const RULES_AT_ONCE = 500
+
+/** `entry`: learnt, and the cursor after it. `fresh`: as in the wire words. `reset`: the cursor is worth nothing any more. */
+export type Step =
+  | { readonly kind: 'entry'; readonly cursor: StreamCursor; readonly entry: EntryOnTheWire }
+  | { readonly kind: 'fresh'; readonly atMs: number; readonly lagMs: number }
+  | { readonly kind: 'reset' }
+
+export interface StreamFeed {
+  /**
+   * Everything after a place, until `signal` says so (the caller must, when it has enough), the server stops, or the
+   * follower is too slow.
+   *
+   * @throws CurfewError stream_position_gone, overloaded; what the reads reject with.
+   */
+  follow(from: StreamCursor, signal: AbortSignal): Promise<AsyncGenerator<Step, void, void>>
+  followers(): number
+  stop(): void
+}
+
+interface Follower {
+  readonly queue: Step[]
+  readonly sinceMs: number
+  /** It has been told how fresh it is, as of after it came. */
+  told: boolean
+  ended: boolean
+  wake: () => void
+}
+
+const withoutVersion = ({ version: _, ...rule }: VersionedRule) => rule
+
+export const createStreamFeed = (reads: StreamReads): StreamFeed => {
+  const followers = new Set<Follower>()
+  /** Up to here everything has been given to the followers. Null: nobody follows, so nobody reads. */
+  let at: StreamCursor | null = null
+  let freshMs = -Infinity
+  let polling: Promise<void> | null = null
+  let stopped = false
+
+  const give = (follower: Follower, step: Step): void => {
+    if (follower.queue.length >= MAX_QUEUED) follower.ended = true
+    // Nothing comes after what was left out.
+    if (!follower.ended) follower.queue.push(step)
+    follower.wake()
+  }
+  const broadcast = (step: Step): void => {
+    for (const follower of followers) give(follower, step)
+  }
+
+  async function* between(from: StreamCursor, to: StreamCursor): AsyncGenerator<Step & { kind: 'entry' }, StreamCursor> {
+    let cursor = from
+    for (;;) {
+      const rules = cursor.rule < to.rule ? await reads.readRulesAfter({ after: BigInt(cursor.rule), limit: RULES_AT_ONCE }) : []
+      const last = rules.at(-1)
+      if (last === undefined) break
+      cursor = { ...cursor, rule: Number(last.version) }
+      yield { kind: 'entry', cursor, entry: { rules: rules.map(withoutVersion) } }
+    }
+    // What was committed after the head was read may be in it as well: then it has been told already.
+    cursor = { ...cursor, rule: Math.max(cursor.rule, to.rule) }
+    for (;;) {
+      const entries = cursor.position < to.position ? await reads.readEntries({ after: cursor.position, to: to.position }) : []
+      if (entries.length === 0) return { ...cursor, position: Math.max(cursor.position, to.position) }
+      for (const { position, ended } of entries) {
+        cursor = { ...cursor, position }
+        yield { kind: 'entry', cursor, entry: { ended: ended as readonly EndedOnTheWire[] } }
+      }
+    }
+  }
+
+  const poll = async (): Promise<void> => {
+    const sinceMs = performance.now()
+    let head = await reads.readHead()
+    let isAll = !head.pending
+    if (head.pending) {
+      let given: number
+      do given = await reads.givePositions()
+      while (given === POSITIONED_AT_ONCE)
+      isAll = given > 0
+      head = await reads.readHead()
+    }
+    if (at === null) at = head
+    if (head.epoch !== at.epoch) {
+      broadcast({ kind: 'reset' })
+      for (const follower of followers) follower.ended = true
+      at = head
+    }
+    const steps = between(at, head)
+    for (;;) {
+      const { done, value } = await steps.next()
+      if (done) {
+        at = { ...value, epoch: head.epoch }
+        break
+      }
+      // Given before it counts as given, so that whoever comes meanwhile begins before it.
+      broadcast(value)
+      at = value.cursor
+    }
+    if (isAll) freshMs = sinceMs
+  }
+
+  const run = async (): Promise<void> => {
+    let saidMs = performance.now()
+    while (followers.size > 0 && !stopped) {
+      const waitMs = await poll().then(() => POLL_EVERY_MS, (error: unknown) => {
+        reads.log.warn({ event: 'stream.unread', err: error }, 'the stream cannot be read from Postgres at present')
+        return RETRY_AFTER_MS
+      })
+      const isTime = performance.now() - saidMs >= FRESH_EVERY_MS
+      if (isTime) saidMs = performance.now()
+      for (const follower of followers) sayFresh(follower, isTime)
+      await new Promise((resolve) => setTimeout(resolve, waitMs))
+    }
+    polling = null
+    at = null
+    freshMs = -Infinity
+  }
+
+  const freshNow = (): Step => ({ kind: 'fresh', atMs: performance.now(), lagMs: performance.now() - freshMs })
+
+  /** Behind whatever was given before, so that it says nothing too early. To who is new as soon as it is true of it. */
+  const sayFresh = (follower: Follower, isTime: boolean): void => {
+    if (follower.told ? !isTime : freshMs < follower.sinceMs) return
+    follower.told = true
+    give(follower, freshNow())
+  }
+
+  const check = (from: StreamCursor, head: Head): void => {
+    const isHere = from.epoch === head.epoch && from.position <= head.position && from.rule <= head.rule
+    if (!isHere || from.position < head.position - ENTRIES_KEPT) throw new CurfewError('stream_position_gone')
+  }
+
+  async function* take(from: StreamCursor, base: StreamCursor, follower: Follower): AsyncGenerator<Step, void, void> {
+    let known = from
+    for await (const step of between(from, base)) {
+      known = step.cursor
+      yield step
+    }
+    for (;;) {
+      const step = follower.queue.shift()
+      if (step === undefined) {
+        if (follower.ended) return
+        await new Promise<void>((resolve) => {
+          follower.wake = resolve
+        })
+        continue
+      }
+      if (step.kind === 'entry') {
+        if (step.cursor.position <= known.position && step.cursor.rule <= known.rule) continue
+        known = step.cursor
+      }
+      yield step
+    }
+  }
+
+  return {
+    follow: async (from, signal) => {
+      if (stopped || followers.size >= MAX_FOLLOWERS) throw new CurfewError('overloaded')
+      const follower: Follower = { queue: [], sinceMs: performance.now(), told: false, ended: signal.aborted, wake: () => {} }
+      const leave = (): void => {
+        followers.delete(follower)
+        follower.ended = true
+        follower.wake()
+      }
+      // From before the head is read, so that nothing falls between the two.
+      followers.add(follower)
+      signal.addEventListener('abort', leave, { once: true })
+      try {
+        const head = await reads.readHead()
+        check(from, head)
+        if (at === null || at.epoch !== head.epoch) at = head
+        polling ??= run()
+        return take(from, at, follower)
+      } catch (error) {
+        leave()
+        throw error
+      }
+    },
+    followers: () => followers.size,
+    stop: () => {
+      stopped = true
+      for (const follower of followers) {
+        follower.ended = true
+        follower.wake()
+      }
+    },
+  }
+}

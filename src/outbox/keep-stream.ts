@@ -1,0 +1,122 @@
+/**
+ * Upkeep's part of the stream, once a second in each worker: whatever came on it too late or was lost is found in
+ * Postgres alone. It notices a Redis that was emptied or restored, writes again what could be missing there, puts new
+ * rules on the stream, says how fresh it all is, and removes what has expired. Without Redis only positions remain.
+ *
+ * Repeat-safe; several workers do the same thing twice, harmlessly, but for writing a Redis again: that one does.
+ */
+import type { Restoring, StreamChannel, StreamState } from '../channels/stream.ts'
+import { readRulesAfter } from '../store/cutoff-rules.ts'
+import type { Database } from '../store/postgres.ts'
+import { givePositions, pruneEntries, readEnforcedUpTo, readTombstones } from '../store/stream.ts'
+import type { EnforcedUpTo } from '../store/stream.ts'
+import type { Log } from '../telemetry.ts'
+
+/** Longer than a commit's transaction can last: what became visible later than its time says is written again too. */
+const MARGIN_MS = 60_000
+/** Rules of one entry: some hundred kilobytes at most. */
+const RULES_AT_ONCE = 500
+/** Longer than a look takes where nothing is lost. */
+const BOUND_MS = 500
+/** Entries that get positions or are pruned in one tick: statements of a few thousand rows each. */
+const STATEMENTS = 20
+
+export interface KeepStream {
+  /** One look, as above. */
+  tick(): Promise<void>
+  /** Puts new rules on the stream now; for whoever has just set one. Rejects where Redis is away: upkeep repeats it. */
+  announceRules(): Promise<void>
+}
+
+export const createKeepStream = (deps: {
+  db: Database
+  /** Null: there is no Redis. */
+  stream: StreamChannel | null
+  maxSessionLifetimeSeconds: number
+  maxTokenLifetimeSeconds: number
+  log: Log
+}): KeepStream => {
+  const { db, stream, maxSessionLifetimeSeconds, maxTokenLifetimeSeconds, log } = deps
+  /** Nothing that was committed so long ago can still live. */
+  const horizonMs = (maxSessionLifetimeSeconds + maxTokenLifetimeSeconds) * 1_000 + MARGIN_MS
+
+  /** Rules commit in the order of their versions, so those above the one on the stream are all that is missing there. */
+  const announceRules = async (channel: StreamChannel, from: bigint): Promise<boolean> => {
+    let after = from
+    for (;;) {
+      const rules = await readRulesAfter(db, { after, limit: RULES_AT_ONCE })
+      const to = rules.at(-1)?.version
+      if (to === undefined) return true
+      if (!(await channel.announceRules(rules.map(({ version: _, ...rule }) => rule), { after, to }))) return false
+      after = to
+    }
+  }
+
+  const writeAgain = async (restoring: Restoring, sinceMs: number): Promise<boolean> => {
+    let before: string | null = null
+    let newest: string | null = null
+    let sessions = 0
+    do {
+      const page = await readTombstones(db, { before, sinceMs, maxTokenLifetimeSeconds })
+      await restoring.put(page.ended)
+      newest ??= page.newest
+      sessions += page.ended.reduce((sum, { sessionIds }) => sum + sessionIds.length, 0)
+      before = page.next
+    } while (before !== null)
+    const opened = await restoring.open(newest)
+    log.warn({ event: 'stream.restored', sessions, sinceMs, opened }, 'Redis had lost something; it was written again')
+    return opened
+  }
+
+  /** True where the stream in Redis is whole, or has been made so. */
+  const makeWhole = async (channel: StreamChannel, state: StreamState, enforced: EnforcedUpTo): Promise<boolean> => {
+    if (state.whole && state.commit >= enforced.commit) return true
+    // Where it lacks something without having started anew, what it says of itself is not believed.
+    const distrust = state.whole
+    const restoring = await channel.restore({ distrust })
+    if (restoring === null) return false
+    const keptMs = distrust || state.freshDbMs === null ? 0 : state.freshDbMs - MARGIN_MS
+    return writeAgain(restoring, Math.max(keptMs, enforced.nowMs - horizonMs))
+  }
+
+  const keep = async (channel: StreamChannel): Promise<void> => {
+    const sinceMs = performance.now()
+    // In this order: what is enforced is judged before the Redis is looked at, so a loss in between is noticed.
+    const enforced = await readEnforcedUpTo(db)
+    const state = await channel.state()
+    if (!(await makeWhole(channel, state, enforced))) return
+    if (!(await announceRules(channel, state.rule))) return
+    await channel.advance(enforced.freshMs, enforced.nowMs - enforced.freshMs + (performance.now() - sinceMs))
+    await channel.prune()
+  }
+
+  /** Writing a Redis again can take long, and upkeep has more to do: after a while it goes on without waiting. */
+  let keeping: Promise<void> | null = null
+  const keepSoon = async (channel: StreamChannel): Promise<void> => {
+    keeping ??= keep(channel).finally(() => {
+      keeping = null
+    })
+    // What fails later than that fails again at the next look.
+    keeping.catch(() => {})
+    let bound: NodeJS.Timeout | undefined
+    await Promise.race([keeping, new Promise<void>((resolve) => {
+      bound = setTimeout(resolve, BOUND_MS)
+    })]).finally(() => clearTimeout(bound))
+  }
+
+  const repeat = async (work: () => Promise<number>): Promise<void> => {
+    for (let times = 0; times < STATEMENTS; times += 1) if ((await work()) === 0) return
+  }
+
+  return {
+    tick: async () => {
+      await Promise.all([
+        stream === null ? undefined : keepSoon(stream),
+        repeat(() => givePositions(db)).then(() => repeat(() => pruneEntries(db))),
+      ])
+    },
+    announceRules: async () => {
+      if (stream !== null) await announceRules(stream, (await stream.state()).rule)
+    },
+  }
+}
