@@ -115,8 +115,7 @@ export const createService = async (config: Config, options: { telemetry?: Telem
   const cache = config.cache.redisUrl === config.redisUrl ? tombstones : redis(config.cache.redisUrl)
   const channel = createCacheChannel({ ...config.cache, tombstones, cache, now: Date.now })
   const stopping = new AbortController()
-  const { secondDeleteSeconds } = config.cache
-  const enforcement = createEnforcement({ db: commits, channel, secondDeleteSeconds, signal: stopping.signal, metrics, log })
+  const enforcement = createEnforcement({ db: commits, channel, ...config.cache, signal: stopping.signal, metrics, log })
   parts.push(enforcement)
   // Without a worker's router in this process, one elsewhere is woken through the queue.
   const router = { wake: () => producer.wake('route', 'all') }
@@ -175,9 +174,7 @@ const createWorkerRole = ({ config, telemetry, backend, producer, database, stop
   const { log, metrics } = telemetry
   const background = database('worker')
   const wakeReceiver = (receiverId: string) => producer.wake('deliver', receiverId)
-  const route = createRoute({
-    db: background, wakeReceiver, maxTokenLifetimeSeconds: config.sessions.maxTokenLifetimeSeconds, signal: stopping,
-  })
+  const route = createRoute({ db: background, wakeReceiver, ...config.sessions, signal: stopping })
   const routeSoon = createRouteSoon({ route, log })
   router.wake = routeSoon.wake
   const deliver = createDeliver({
