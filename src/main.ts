@@ -24,16 +24,15 @@ export const main = async (environment: NodeJS.ProcessEnv): Promise<number> => {
   const telemetry = createTelemetry({ level: config.logLevel })
   if (config.redisUrl !== null) await checkRedis(config.redisUrl, telemetry.log)
   const service = await createService(config, { telemetry })
-  const told = whenToldToStop()
+  const told = whenToldToStop(telemetry.log)
   const { apiUrl, opsUrl } = await service.start()
   telemetry.log.info({ event: 'service.started', roles: config.roles, apiUrl, opsUrl }, 'Started')
 
   const why = await told
-  if ('error' in why) telemetry.log.fatal({ event: 'service.crashed', err: why.error }, 'An error that nobody caught')
-  else telemetry.log.info({ event: 'service.stopping', signal: why.signal }, 'Stopping')
+  if (why !== 'crashed') telemetry.log.info({ event: 'service.stopping', signal: why.signal }, 'Stopping')
   const inTime = await stopWithin(() => service.stop(), config.shutdownTimeoutMs)
   telemetry.log.info({ event: 'service.stopped', inTime }, inTime ? 'Stopped' : 'Not stopped in time')
-  return inTime && !('error' in why) ? 0 : 1
+  return inTime && why !== 'crashed' ? 0 : 1
 }
 
 /** A process that restarts while Redis is away must come up: it commits by itself, as those do that were up before. */
@@ -46,12 +45,15 @@ const checkRedis = async (url: string, log: Log): Promise<void> => {
   }
 }
 
-/** A signal, or an error that nobody caught: after one, the state of the process is not to be trusted. */
-const whenToldToStop = () =>
-  new Promise<{ signal: NodeJS.Signals } | { error: unknown }>((resolve) => {
+/** A signal, or an error that nobody caught: after one, the state of the process is not to be trusted. Each is logged. */
+const whenToldToStop = (log: Log) =>
+  new Promise<{ signal: NodeJS.Signals } | 'crashed'>((resolve) => {
     process.on('SIGTERM', (signal) => resolve({ signal }))
     process.on('SIGINT', (signal) => resolve({ signal }))
-    process.on('uncaughtException', (error) => resolve({ error }))
+    process.on('uncaughtException', (error) => {
+      log.fatal({ event: 'service.crashed', err: error }, 'An error that nobody caught')
+      resolve('crashed')
+    })
   })
 
 /** Resolves with true when `stop` ended within the time, false when it did not. */

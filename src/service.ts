@@ -10,64 +10,25 @@ import { setTimeout as pause } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import { buildOpsServer } from './api/ops.ts'
 import type { Readiness } from './api/routes/health.ts'
-import { buildServer } from './api/server.ts'
-import { createAuthenticate } from './auth/authenticate.ts'
-import { createAuthorizeEnd } from './auth/authorize-end.ts'
-import { createFetchJson } from './auth/fetch-json.ts'
-import { createJudgeToken } from './auth/judge-token.ts'
-import { createLimits } from './auth/limits.ts'
-import { createRefuseDeadToken } from './auth/own-session.ts'
-import { createRulesInForce } from './auth/rules-in-force.ts'
-import { createTrust } from './auth/trust.ts'
-import { createBackchannelLogout } from './channels/backchannel-logout.ts'
 import { createCacheChannel } from './channels/cache.ts'
 import { createSigner } from './channels/signing.ts'
-import type { Signer } from './channels/signing.ts'
 import { createStreamChannel } from './channels/stream.ts'
-import type { StreamChannel } from './channels/stream.ts'
-import { createWebhook } from './channels/webhook.ts'
 import { createWebhookSecrets } from './channels/webhook-secret.ts'
-import type { WebhookSecrets } from './channels/webhook-secret.ts'
-import { createAttempts } from './client/attempts.ts'
-import type { AttemptOnTheWire } from './client/wire.ts'
 import type { Config } from './config.ts'
-import { checkReceiverUrl } from './delivery/address.ts'
-import { createDeliver } from './delivery/deliver.ts'
-import { createVerification } from './delivery/verification.ts'
 import { createKeyring } from './keys.ts'
 import { createEnforcement } from './outbox/enforce.ts'
-import { createKeepStream } from './outbox/keep-stream.ts'
-import { createRouteSoon } from './outbox/route-soon.ts'
-import { createRoute } from './outbox/route.ts'
 import { createQueueBackend } from './queue/backend.ts'
-import type { QueueBackend } from './queue/backend.ts'
 import { createProducer } from './queue/enqueue.ts'
-import type { Producer } from './queue/enqueue.ts'
-import { createHeartbeat, createTicks } from './queue/heartbeat.ts'
-import { createLine } from './queue/line.ts'
-import { createResults } from './queue/results.ts'
-import { createWorkers } from './queue/workers.ts'
-import { createAuthorizationReader } from './store/authorization.ts'
-import type { Death } from './store/authorization.ts'
-import { pruneRules, readRulesAfter, refreshRulePlans } from './store/cutoff-rules.ts'
-import { pruneDeadUses, readDeadUses, recordDeadUses } from './store/dead-uses.ts'
-import type { DeadUse } from './store/dead-uses.ts'
-import { listDeliveries, readSettled } from './store/deliveries.ts'
 import { openDatabase } from './store/postgres.ts'
 import type { Database } from './store/postgres.ts'
-import { deleteReceiver, getReceiver, listReceivers, putReceiver } from './store/receivers.ts'
-import { redeliverAll, redeliverOne } from './store/redelivery.ts'
 import { createPlainRedis } from './store/redis.ts'
-import { createSessionStore } from './store/sessions.ts'
-import { givePositions, readEntries, readHead, readTombstones } from './store/stream.ts'
-import { readTerminated } from './store/terminations.ts'
-import { rotateSecret } from './store/webhook-secrets.ts'
 import { createTelemetry } from './telemetry.ts'
 import type { Telemetry } from './telemetry.ts'
 import { createTerminate } from './termination/terminate.ts'
 import type { Terminate } from './termination/terminate.ts'
-import { createPruning } from './upkeep/prune.ts'
-import { createUpkeep } from './upkeep/upkeep.ts'
+import { createApiRole } from './service/api-role.ts'
+import type { Ground, Part } from './service/ground.ts'
+import { createWorkerRole } from './service/worker-role.ts'
 
 export interface Service {
   /** Opens everything and listens. Resolves with where, or null for what this process does not serve. */
@@ -76,31 +37,11 @@ export interface Service {
   stop(): Promise<void>
 }
 
+/** Enough for the just-in-time compiler to have seen the way once; a few milliseconds each. */
+const WARM_UP_COMMITS = 5
+
 /** The part of a stop's time that requests under way are given; the rest is for the parts beneath them. */
 const ANSWERING_PART = 0.4
-
-interface Part {
-  start?(): Promise<void>
-  stop(): Promise<void>
-}
-
-/** What both roles are made from. */
-interface Ground {
-  readonly config: Config
-  readonly telemetry: Telemetry
-  readonly backend: QueueBackend
-  readonly producer: Producer
-  readonly database: (name: string) => Database
-  /** Aborted when a stop begins: long work ends where it can be taken up again. */
-  readonly stopping: AbortSignal
-  /** Who is woken after a commit; a worker puts its own router here. */
-  readonly router: { wake: () => void }
-  readonly terminate: Terminate
-  readonly enforcement: ReturnType<typeof createEnforcement>
-  readonly stream: StreamChannel | null
-  readonly signer: Signer
-  readonly secrets: WebhookSecrets
-}
 
 /** Makes the service of one process for the roles that the configuration names. Opens nothing yet. */
 export const createService = async (config: Config, options: { telemetry?: Telemetry } = {}): Promise<Service> => {
@@ -158,6 +99,7 @@ export const createService = async (config: Config, options: { telemetry?: Telem
 
   return {
     start: async () => {
+      await warmUp(terminate, log)
       for (const part of parts) await part.start?.()
       const { host, port, opsHost, opsPort } = config.http
       const apiUrl = api === null ? null : await listen(api.server, host, port)
@@ -179,160 +121,15 @@ export const createService = async (config: Config, options: { telemetry?: Telem
   }
 }
 
-/** By receiver type. */
-const remoteChannels = ({ signer, secrets }: Pick<Ground, 'signer' | 'secrets'>) => ({
-  backchannel_logout: createBackchannelLogout({ sign: signer.sign, now: Date.now }),
-  webhook: createWebhook({ openSecret: secrets.open, now: Date.now }),
-})
-
-/** Commits batches, plans deliveries, delivers, and looks after what was missed. */
-const createWorkerRole = ({ config, telemetry, backend, producer, database, stopping, router, terminate, enforcement, stream, signer, secrets }: Ground): Part[] => {
-  const { log, metrics } = telemetry
-  const background = database('worker')
-  const wakeReceiver = (receiverId: string) => producer.wake('deliver', receiverId)
-  const route = createRoute({
-    db: background, wakeReceiver, maxTokenLifetimeSeconds: config.sessions.maxTokenLifetimeSeconds, signal: stopping,
-  })
-  const routeSoon = createRouteSoon({ route, log })
-  router.wake = routeSoon.wake
-  const deliver = createDeliver({
-    db: background,
-    channels: remoteChannels({ signer, secrets }),
-    ...config.delivery,
-    metrics,
-    log,
-  })
-  const { maxLifetimeSeconds: maxSessionLifetimeSeconds, maxTokenLifetimeSeconds } = config.sessions
-  const keepStream = createKeepStream({ db: background, stream, maxSessionLifetimeSeconds, maxTokenLifetimeSeconds, log })
-  const upkeep = createUpkeep({
-    db: background,
-    route,
-    wakeReceiver,
-    deliver: deliver.deliver,
-    enforcePending: enforcement.enforcePending,
-    enforceAgain: enforcement.enforceAgain,
-    keepStream: keepStream.tick,
-    refreshPlans: () => refreshRulePlans(background),
-    prune: (limit) => prune(background, { retentionSeconds: config.sessions.retentionSeconds, limit }),
-    depth: producer.depth,
-    horizonSeconds: config.delivery.horizonSeconds,
-    metrics,
-    log,
-  })
-  const pruning = createPruning({
-    db: background,
-    deliverySeconds: config.delivery.retentionSeconds,
-    sessionSeconds: config.sessions.retentionSeconds,
-    maxTokenLifetimeSeconds: config.sessions.maxTokenLifetimeSeconds,
-    log,
-  })
-  const workers = createWorkers({
-    backend,
-    secrets: config.queue,
-    handlers: { interactive: terminate, route, deliver: deliver.deliver },
-    metrics,
-    log,
-  })
-  return [deliver, routeSoon, upkeep, pruning, workers]
-}
-
-/** Answers requests: who asks, may they, the line, the answer. */
-const createApiRole = ({ config, telemetry, backend, producer, database, terminate, signer, secrets }: Ground, ready: () => Promise<Readiness>) => {
-  const { log, metrics } = telemetry
-  const reads = database('api')
-  const read = createAuthorizationReader(reads, { maxWaiting: config.queue.maxWaiting })
-  const results = createResults({ backend, secrets: config.queue, metrics, log })
-  const line = createLine({
-    kind: backend.kind,
-    producer,
-    results,
-    heartbeat: config.redisUrl === null ? createTicks() : createHeartbeat({ redisUrl: config.redisUrl, log }),
-    commit: terminate,
-    readTerminated: (commands) => readTerminated(reads, commands),
-    maxWaiting: config.queue.maxWaiting,
-    commitWaitMs: config.queue.commitWaitMs,
-    // A stop has given the requests their time before it comes to the line.
-    stopWithinMs: 0,
-    metrics,
-    log,
-  })
-  const wakeReceivers = (ids: readonly string[]) => {
-    for (const id of ids) producer.wake('deliver', id)
+/** Connects, plans and compiles what the first DELETE would otherwise wait for. An empty id is nobody's session. */
+const warmUp = async (terminate: Terminate, log: Telemetry['log']): Promise<void> => {
+  const nobody = { sessionId: '', issuers: [], actor: { issuer: '', subject: '' }, mode: 'logout', reason: null } as const
+  try {
+    for (let n = 0; n < WARM_UP_COMMITS; n++) await terminate([nobody])
+  } catch (error) {
+    log.warn({ event: 'service.cold', err: error }, 'could not warm up')
   }
-  const rules = createRulesInForce({ read: (asked) => readRulesAfter(reads, asked), log })
-  const counted = createAttempts({
-    report: (attempts) => recordDeadUses(reads, { uses: attempts.map(deadUseOf), issuers: null }),
-    onError: (err) => log.warn({ event: 'attempts.unrecorded', err }, 'attempts to use what is dead could not be counted'),
-    everyMs: COUNT_EVERY_MS,
-  })
-  const count = ({ by, issuer, id }: Death) => (by === 'rule' ? counted.countRule(issuer, id) : counted.countSession(issuer, id))
-  const trust = createTrust({ issuers: config.issuers, log })
-  const issuers = new Set(config.issuers.flatMap(({ issuer, sessionIssuers }) => sessionIssuers ?? [issuer]))
-  const verification = createVerification({
-    db: reads,
-    channels: remoteChannels({ signer, secrets }),
-    currentKey: signer.currentKey,
-    jwksUris: new Map(config.issuers.flatMap(({ issuer, jwksUri }) => (jwksUri === undefined ? [] : [[issuer, jwksUri] as const]))),
-    fetchJson: createFetchJson(fetch),
-    ...config.delivery,
-    log,
-  })
-  const { maxLifetimeSeconds, maxTokenLifetimeSeconds } = config.sessions
-  // A day more, so that no clock that differs a little counts.
-  const livesMs = (maxLifetimeSeconds + maxTokenLifetimeSeconds + 86_400) * 1_000
-  const server = buildServer({
-    authenticate: createAuthenticate({ trust, log }),
-    refuseDeadToken: createRefuseDeadToken({ read, rules, count }),
-    limits: createLimits(config.limits),
-    authorizeEnd: createAuthorizeEnd({ read }),
-    ask: line.ask,
-    readSettled: (sessionIds) => readSettled(reads, sessionIds),
-    issuers,
-    publicJwks: signer.publicJwks,
-    ready,
-    sessionRoutes: { sessions: createSessionStore({ db: reads, ...config.sessions }), wakeReceivers, cacheKeyPrefixes: config.cache.keyPrefixes },
-    receivers: {
-      putReceiver: (asked) => putReceiver(reads, asked),
-      getReceiver: (asked) => getReceiver(reads, asked),
-      listReceivers: (asked) => listReceivers(reads, asked),
-      deleteReceiver: (asked) => deleteReceiver(reads, asked),
-      listDeliveries: (asked) => listDeliveries(reads, asked),
-      checkReceiverUrl: (url) => checkReceiverUrl(url, config.delivery.allowPrivateReceivers),
-      ensureKey: signer.ensureKey,
-      makeSecret: secrets.make,
-      rotateSecret: (asked) => rotateSecret(reads, asked),
-      verify: verification.verify,
-      redeliverAll: (asked) => redeliverAll(reads, { ...asked, horizonSeconds: config.delivery.horizonSeconds }),
-      redeliverOne: (asked) => redeliverOne(reads, { ...asked, horizonSeconds: config.delivery.horizonSeconds }),
-      wakeReceiver: (id) => producer.wake('deliver', id),
-    },
-    stream: {
-      readHead: () => readHead(reads),
-      givePositions: () => givePositions(reads),
-      readEntries: (asked) => readEntries(reads, { ...asked, maxTokenLifetimeSeconds }),
-      readTombstones: ({ before }) => readTombstones(reads, { before, sinceMs: Date.now() - livesMs, maxTokenLifetimeSeconds }),
-      readRulesAfter: (asked) => readRulesAfter(reads, asked),
-      log,
-    },
-    introspect: { judgeToken: createJudgeToken({ trust, read, count, log }) },
-    attempts: {
-      recordDeadUses: (asked) => recordDeadUses(reads, asked),
-      readDeadUses: (asked) => readDeadUses(reads, asked),
-    },
-    telemetry,
-    http: config.http,
-  })
-  return { server, parts: [rules, counted, results, verification, line] satisfies Part[], queueAvailable: line.available }
 }
-
-/** An incident responder looks at the number while it grows. */
-const COUNT_EVERY_MS = 1_000
-
-const deadUseOf = ({ issuer, sessionId, ruleId, count }: AttemptOnTheWire): DeadUse =>
-  ruleId === undefined ? { by: 'session', id: sessionId ?? '', issuer, count } : { by: 'rule', id: ruleId, issuer, count }
-
-const prune = async (db: Database, asked: { retentionSeconds: number; limit: number }): Promise<number> =>
-  (await pruneRules(db, asked)) + (await pruneDeadUses(db, asked))
 
 const listen = async (server: FastifyInstance, host: string, port: number): Promise<string> => {
   await server.listen({ host, port })

@@ -5,7 +5,7 @@
 import { createCacheChannel } from '../../dist/channels/cache.js'
 import { readSettings } from '../../dist/config.js'
 import { createEnforcement } from '../../dist/outbox/enforce.js'
-import { createGather } from '../../dist/queue/gather.js'
+import { createGather } from '../../dist/store/gather.js'
 import { openDatabase } from '../../dist/store/postgres.js'
 import { createPlainRedis } from '../../dist/store/redis.js'
 import { createTelemetry } from '../../dist/telemetry.js'
@@ -43,7 +43,7 @@ const settle = (/** @type {Ask} */ ask, /** @type {TerminateAnswer | undefined} 
   else ask.resolve(answer)
 }
 
-/** @type {import('../../dist/queue/gather.js').Gather<Ask>} */
+/** @type {import('../../dist/store/gather.js').Gather<Ask>} */
 const gather = createGather({
   // As in the product's line.
   atMost: 500,

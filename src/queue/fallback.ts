@@ -7,9 +7,9 @@
  */
 import { CurfewError } from '../errors.ts'
 import type { TerminateAnswer, TerminateCommand } from '../model.ts'
+import { createGather } from '../store/gather.ts'
 import { changedNothing } from '../store/postgres.ts'
 import type { Log } from '../telemetry.ts'
-import { createGather } from './gather.ts'
 import { createLater } from './later.ts'
 import { createSeldom } from './seldom.ts'
 import type { Ask } from './waiting.ts'

@@ -11,12 +11,12 @@
  */
 import { CurfewError } from '../errors.ts'
 import type { TerminateAnswer, TerminateCommand } from '../model.ts'
+import { createGather } from '../store/gather.ts'
 import type { Log, Metrics } from '../telemetry.ts'
 import { createAvailability } from './availability.ts'
 import { createBatches } from './batches.ts'
 import type { Producer } from './enqueue.ts'
 import { createFallback } from './fallback.ts'
-import { createGather } from './gather.ts'
 import type { Heartbeat } from './heartbeat.ts'
 import { createLater } from './later.ts'
 import type { Results } from './results.ts'

@@ -6,6 +6,7 @@
  * its error and the next query is sent all the same.
  */
 import { CurfewError } from '../errors.ts'
+import { createGather } from './gather.ts'
 
 interface CoalesceOptions<Ask, Answer> {
   /** Answers every ask of a batch, in the same order. */
@@ -30,47 +31,21 @@ interface Waiter<Ask, Answer> {
  */
 export const createCoalesce = <Ask, Answer>(options: CoalesceOptions<Ask, Answer>): ((ask: Ask) => Promise<Answer>) => {
   const { run, maxBatch, maxInFlight, maxWaiting } = options
-  let waiting: Waiter<Ask, Answer>[] = []
-  let inFlight = 0
-  let scheduled = false
 
-  const send = async (batch: readonly Waiter<Ask, Answer>[]): Promise<void> => {
-    inFlight += 1
+  const answerAll = async (batch: readonly Waiter<Ask, Answer>[]): Promise<void> => {
     try {
       const answers = await run(batch.map(({ ask }) => ask))
       if (answers.length !== batch.length) throw new Error(`Asked ${batch.length}, answered ${answers.length}`)
       for (const [index, answer] of answers.entries()) batch[index]?.resolve(answer)
     } catch (error) {
       for (const waiter of batch) waiter.reject(error)
-    } finally {
-      inFlight -= 1
-      sendWaiting()
     }
   }
-
-  const sendWaiting = (): void => {
-    while (waiting.length > 0 && inFlight < maxInFlight) {
-      const batch = waiting.slice(0, maxBatch)
-      waiting = waiting.slice(maxBatch)
-      void send(batch)
-    }
-  }
-
-  // The end of the turn gathers every request whose bytes had already arrived.
-  const schedule = (): void => {
-    if (scheduled || inFlight >= maxInFlight) return
-    scheduled = true
-    setImmediate(() => {
-      scheduled = false
-      sendWaiting()
-    })
-  }
+  // Whoever asked waits for the answer until it comes, so each matters to the end.
+  const asks = createGather<Waiter<Ask, Answer>>({ atMost: maxBatch, inFlight: maxInFlight, run: answerAll, matters: () => true })
 
   return (ask) => {
-    if (waiting.length >= maxWaiting) return Promise.reject(new CurfewError('overloaded'))
-    return new Promise((resolve, reject) => {
-      waiting.push({ ask, resolve, reject })
-      schedule()
-    })
+    if (asks.size() >= maxWaiting) return Promise.reject(new CurfewError('overloaded'))
+    return new Promise((resolve, reject) => asks.push({ ask, resolve, reject }))
   }
 }

@@ -61,13 +61,16 @@ describe.each<{ kind: Kind }>([{ kind: 'redis' }, { kind: 'postgres' }])('a wake
       const intruder = openIntruder(ground, 'deliver')
       for (let time = 0; time < 20; time += 1) rig.producer.wake('deliver', 'r1')
       rig.producer.wake('deliver', 'r2')
-      // Another receiver's is not held up, and when it has run, ours have been added too.
+      // Another receiver's is not held up.
       await expect.poll(() => runs, { timeout: 10_000 }).toBe(2)
       release()
-      await expect.poll(() => runs, { timeout: 10_000 }).toBe(3)
+      await expect.poll(() => runs, { timeout: 10_000 }).toBeGreaterThanOrEqual(3)
       await expect.poll(() => intruder.queue.getJobCounts('waiting', 'active', 'completed')).toEqual({ waiting: 0, active: 0, completed: 0 })
+      // Once more, and again where the last of those wake-ups was added only after that run.
+      expect(runs).toBeLessThanOrEqual(4)
+      const before = runs
       rig.producer.wake('deliver', 'r1')
-      await expect.poll(() => runs).toBe(4)
+      await expect.poll(() => runs, { timeout: 10_000 }).toBeGreaterThan(before)
       expect(most).toBe(1)
       await intruder.close()
     })

@@ -6,6 +6,8 @@
 export interface Gather<T> {
   push(item: T): void
   pushAll(items: readonly T[]): void
+  /** Items that have not begun. */
+  size(): number
   /** Takes back everything that has not begun. */
   takeAll(): T[]
 }
@@ -56,6 +58,7 @@ export const createGather = <T>(deps: {
       for (const item of items) gathered.push(item)
       schedule()
     },
+    size: () => gathered.length,
     takeAll: () => {
       const all = gathered
       gathered = []

@@ -1,0 +1,129 @@
+/**
+ * The API role: who asks, may they, the line, the answer.
+ */
+import type { Readiness } from '../api/routes/health.ts'
+import { buildServer } from '../api/server.ts'
+import { createAuthenticate } from '../auth/authenticate.ts'
+import { createAuthorizeEnd } from '../auth/authorize-end.ts'
+import { createFetchJson } from '../auth/fetch-json.ts'
+import { createJudgeToken } from '../auth/judge-token.ts'
+import { createLimits } from '../auth/limits.ts'
+import { createRefuseDeadToken } from '../auth/own-session.ts'
+import { createRulesInForce } from '../auth/rules-in-force.ts'
+import { createTrust } from '../auth/trust.ts'
+import { createAttempts } from '../client/attempts.ts'
+import type { AttemptOnTheWire } from '../client/wire.ts'
+import { checkReceiverUrl } from '../delivery/address.ts'
+import { createVerification } from '../delivery/verification.ts'
+import { createHeartbeat, createTicks } from '../queue/heartbeat.ts'
+import { createLine } from '../queue/line.ts'
+import { createResults } from '../queue/results.ts'
+import { createAuthorizationReader } from '../store/authorization.ts'
+import type { Death } from '../store/authorization.ts'
+import { readRulesAfter } from '../store/cutoff-rules.ts'
+import { readDeadUses, recordDeadUses } from '../store/dead-uses.ts'
+import type { DeadUse } from '../store/dead-uses.ts'
+import { listDeliveries, readSettled } from '../store/deliveries.ts'
+import { deleteReceiver, getReceiver, listReceivers, putReceiver } from '../store/receivers.ts'
+import { redeliverAll, redeliverOne } from '../store/redelivery.ts'
+import { createSessionStore } from '../store/sessions.ts'
+import { givePositions, readEntries, readHead, readTombstones } from '../store/stream.ts'
+import { readTerminated } from '../store/terminations.ts'
+import { rotateSecret } from '../store/webhook-secrets.ts'
+import { remoteChannels } from './ground.ts'
+import type { Ground, Part } from './ground.ts'
+
+/** Answers requests: who asks, may they, the line, the answer. */
+export const createApiRole = ({ config, telemetry, backend, producer, database, terminate, signer, secrets }: Ground, ready: () => Promise<Readiness>) => {
+  const { log, metrics } = telemetry
+  const reads = database('api')
+  const read = createAuthorizationReader(reads, { maxWaiting: config.queue.maxWaiting })
+  const results = createResults({ backend, secrets: config.queue, metrics, log })
+  const line = createLine({
+    kind: backend.kind,
+    producer,
+    results,
+    heartbeat: config.redisUrl === null ? createTicks() : createHeartbeat({ redisUrl: config.redisUrl, log }),
+    commit: terminate,
+    readTerminated: (commands) => readTerminated(reads, commands),
+    maxWaiting: config.queue.maxWaiting,
+    commitWaitMs: config.queue.commitWaitMs,
+    // A stop has given the requests their time before it comes to the line.
+    stopWithinMs: 0,
+    metrics,
+    log,
+  })
+  const wakeReceivers = (ids: readonly string[]) => {
+    for (const id of ids) producer.wake('deliver', id)
+  }
+  const rules = createRulesInForce({ read: (asked) => readRulesAfter(reads, asked), log })
+  const counted = createAttempts({
+    report: (attempts) => recordDeadUses(reads, { uses: attempts.map(deadUseOf), issuers: null }),
+    onError: (err) => log.warn({ event: 'attempts.unrecorded', err }, 'attempts to use what is dead could not be counted'),
+    everyMs: COUNT_EVERY_MS,
+  })
+  const count = ({ by, issuer, id }: Death) => (by === 'rule' ? counted.countRule(issuer, id) : counted.countSession(issuer, id))
+  const trust = createTrust({ issuers: config.issuers, log })
+  const issuers = new Set(config.issuers.flatMap(({ issuer, sessionIssuers }) => sessionIssuers ?? [issuer]))
+  const verification = createVerification({
+    db: reads,
+    channels: remoteChannels({ signer, secrets }),
+    currentKey: signer.currentKey,
+    jwksUris: new Map(config.issuers.flatMap(({ issuer, jwksUri }) => (jwksUri === undefined ? [] : [[issuer, jwksUri] as const]))),
+    fetchJson: createFetchJson(fetch),
+    ...config.delivery,
+    log,
+  })
+  const { maxLifetimeSeconds, maxTokenLifetimeSeconds } = config.sessions
+  // A day more, so that no clock that differs a little counts.
+  const livesMs = (maxLifetimeSeconds + maxTokenLifetimeSeconds + 86_400) * 1_000
+  const server = buildServer({
+    authenticate: createAuthenticate({ trust, log }),
+    refuseDeadToken: createRefuseDeadToken({ read, rules, count }),
+    limits: createLimits(config.limits),
+    authorizeEnd: createAuthorizeEnd({ read }),
+    ask: line.ask,
+    readSettled: (sessionIds) => readSettled(reads, sessionIds),
+    issuers,
+    publicJwks: signer.publicJwks,
+    ready,
+    sessionRoutes: { sessions: createSessionStore({ db: reads, ...config.sessions }), wakeReceivers, cacheKeyPrefixes: config.cache.keyPrefixes },
+    receivers: {
+      putReceiver: (asked) => putReceiver(reads, asked),
+      getReceiver: (asked) => getReceiver(reads, asked),
+      listReceivers: (asked) => listReceivers(reads, asked),
+      deleteReceiver: (asked) => deleteReceiver(reads, asked),
+      listDeliveries: (asked) => listDeliveries(reads, asked),
+      checkReceiverUrl: (url) => checkReceiverUrl(url, config.delivery.allowPrivateReceivers),
+      ensureKey: signer.ensureKey,
+      makeSecret: secrets.make,
+      rotateSecret: (asked) => rotateSecret(reads, asked),
+      verify: verification.verify,
+      redeliverAll: (asked) => redeliverAll(reads, { ...asked, horizonSeconds: config.delivery.horizonSeconds }),
+      redeliverOne: (asked) => redeliverOne(reads, { ...asked, horizonSeconds: config.delivery.horizonSeconds }),
+      wakeReceiver: (id) => producer.wake('deliver', id),
+    },
+    stream: {
+      readHead: () => readHead(reads),
+      givePositions: () => givePositions(reads),
+      readEntries: (asked) => readEntries(reads, { ...asked, maxTokenLifetimeSeconds }),
+      readTombstones: ({ before }) => readTombstones(reads, { before, sinceMs: Date.now() - livesMs, maxTokenLifetimeSeconds }),
+      readRulesAfter: (asked) => readRulesAfter(reads, asked),
+      log,
+    },
+    introspect: { judgeToken: createJudgeToken({ trust, read, count, log }) },
+    attempts: {
+      recordDeadUses: (asked) => recordDeadUses(reads, asked),
+      readDeadUses: (asked) => readDeadUses(reads, asked),
+    },
+    telemetry,
+    http: config.http,
+  })
+  return { server, parts: [rules, counted, results, verification, line] satisfies Part[], queueAvailable: line.available }
+}
+
+/** An incident responder looks at the number while it grows. */
+const COUNT_EVERY_MS = 1_000
+
+const deadUseOf = ({ issuer, sessionId, ruleId, count }: AttemptOnTheWire): DeadUse =>
+  ruleId === undefined ? { by: 'session', id: sessionId ?? '', issuer, count } : { by: 'rule', id: ruleId, issuer, count }

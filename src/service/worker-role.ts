@@ -1,0 +1,68 @@
+/**
+ * The worker role: commits batches, plans deliveries, delivers, and looks after what was missed.
+ */
+import { createDeliver } from '../delivery/deliver.ts'
+import { createKeepStream } from '../outbox/keep-stream.ts'
+import { createRouteSoon } from '../outbox/route-soon.ts'
+import { createRoute } from '../outbox/route.ts'
+import { createWorkers } from '../queue/workers.ts'
+import { pruneRules, refreshRulePlans } from '../store/cutoff-rules.ts'
+import { pruneDeadUses } from '../store/dead-uses.ts'
+import type { Database } from '../store/postgres.ts'
+import { createPruning } from '../upkeep/prune.ts'
+import { createUpkeep } from '../upkeep/upkeep.ts'
+import { remoteChannels } from './ground.ts'
+import type { Ground, Part } from './ground.ts'
+
+/** Commits batches, plans deliveries, delivers, and looks after what was missed. */
+export const createWorkerRole = ({ config, telemetry, backend, producer, database, stopping, router, terminate, enforcement, stream, signer, secrets }: Ground): Part[] => {
+  const { log, metrics } = telemetry
+  const background = database('worker')
+  const wakeReceiver = (receiverId: string) => producer.wake('deliver', receiverId)
+  const route = createRoute({ db: background, wakeReceiver, ...config.sessions, signal: stopping })
+  const routeSoon = createRouteSoon({ route, log })
+  router.wake = routeSoon.wake
+  const deliver = createDeliver({
+    db: background,
+    channels: remoteChannels({ signer, secrets }),
+    ...config.delivery,
+    metrics,
+    log,
+  })
+  const { maxLifetimeSeconds: maxSessionLifetimeSeconds, maxTokenLifetimeSeconds } = config.sessions
+  const keepStream = createKeepStream({ db: background, stream, maxSessionLifetimeSeconds, maxTokenLifetimeSeconds, log })
+  const upkeep = createUpkeep({
+    db: background,
+    route,
+    wakeReceiver,
+    deliver: deliver.deliver,
+    enforcePending: enforcement.enforcePending,
+    enforceAgain: enforcement.enforceAgain,
+    keepStream: keepStream.tick,
+    refreshPlans: () => refreshRulePlans(background),
+    prune: (limit) => prune(background, { retentionSeconds: config.sessions.retentionSeconds, limit }),
+    depth: producer.depth,
+    horizonSeconds: config.delivery.horizonSeconds,
+    metrics,
+    log,
+  })
+  const pruning = createPruning({
+    db: background,
+    deliverySeconds: config.delivery.retentionSeconds,
+    sessionSeconds: config.sessions.retentionSeconds,
+    maxTokenLifetimeSeconds: config.sessions.maxTokenLifetimeSeconds,
+    log,
+  })
+  const workers = createWorkers({
+    backend,
+    secrets: config.queue,
+    handlers: { interactive: terminate, route, deliver: deliver.deliver },
+    metrics,
+    log,
+  })
+  return [deliver, routeSoon, upkeep, pruning, workers]
+}
+
+
+const prune = async (db: Database, asked: { retentionSeconds: number; limit: number }): Promise<number> =>
+  (await pruneRules(db, asked)) + (await pruneDeadUses(db, asked))
