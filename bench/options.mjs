@@ -14,10 +14,11 @@ const usage = `npm run bench -- [options]
   --quick                 everything once and briefly, within two minutes
   --soak                  ten minutes of one load; are memory and handles flat at the end?
   --profile               CPU profiles of the product's processes at each number of connections
+  --deliveries            handing on to receivers: beside a bare loop, beside hanging ones, and a large backlog
   --backend <which>       redis, postgres or both (default both): where the product's queue is
   --variants <list>       only these: ${variantNames.join(', ')}
   --connections <list>    default 1,64,512
-  --repetitions <n>       default 5 (quick 1, soak 20)
+  --repetitions <n>       default 5 (quick 1, soak 20, deliveries 3)
   --seconds <n>           of each measurement, default 5 (quick 2, soak 30)
   --sessions <n>          live sessions at the start, default 1500000 (quick 300000)
   --no-faults             leave out freezing and killing Redis
@@ -44,6 +45,7 @@ const parse = (/** @type {string[]} */ parameters) => {
         quick: { type: 'boolean', default: false },
         soak: { type: 'boolean', default: false },
         profile: { type: 'boolean', default: false },
+        deliveries: { type: 'boolean', default: false },
         backend: { type: 'string', default: 'both' },
         variants: { type: 'string' },
         connections: { type: 'string', default: '1,64,512' },
@@ -60,6 +62,13 @@ const parse = (/** @type {string[]} */ parameters) => {
   }
 }
 
+/** @returns {'measure' | 'soak' | 'profile' | 'deliveries'} */
+const modeOf = (/** @type {{ soak: boolean, profile: boolean, deliveries: boolean }} */ { soak, profile, deliveries }) => {
+  if (soak) return 'soak'
+  if (profile) return 'profile'
+  return deliveries ? 'deliveries' : 'measure'
+}
+
 /** @param {string[]} parameters */
 export const readOptions = (parameters) => {
   const given = parse(parameters)
@@ -71,12 +80,12 @@ export const readOptions = (parameters) => {
   if (chosen.length !== names.length || chosen.length === 0) throw new UsageError(`--variants is wrong\n\n${usage}`)
   const leftOut = backend === 'redis' ? 'curfew-postgres' : backend === 'postgres' ? 'curfew' : null
   return {
-    mode: given.soak ? /** @type {const} */ ('soak') : given.profile ? /** @type {const} */ ('profile') : /** @type {const} */ ('measure'),
+    mode: modeOf(given),
     quick,
     backend,
     variants: chosen.filter((name) => name !== leftOut),
     connections: listOf(given.connections).map((text) => wholeNumber('connections', text)),
-    repetitions: wholeNumber('repetitions', given.repetitions ?? (given.soak ? '20' : quick ? '1' : '5')),
+    repetitions: wholeNumber('repetitions', given.repetitions ?? (given.soak ? '20' : quick ? '1' : given.deliveries ? '3' : '5')),
     seconds: wholeNumber('seconds', given.seconds ?? (given.soak ? '30' : quick ? '2' : '5')),
     sessions: wholeNumber('sessions', given.sessions ?? (quick ? '300000' : '1500000')),
     faults: given.faults && backend !== 'postgres',

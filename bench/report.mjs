@@ -98,7 +98,7 @@ const renderCells = (cells) =>
   })
 
 /** @param {readonly Judged[]} goals */
-const renderGoals = (goals) =>
+export const renderGoals = (goals) =>
   table([
     ['figure', 'goal', 'median', 'least … most', ''],
     ...goals.map(({ figure, goal, median: middle, least, most, met, unit }) => {

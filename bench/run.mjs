@@ -5,11 +5,13 @@
  * Exit codes: 0 it ran and every answer was true (whether goals are met is said, not judged; a soak must be flat),
  * 1 it did not, 2 the command line is wrong.
  */
+import { judgeDeliveries, renderDeliveries } from './deliveries/judge.mjs'
+import { measureDeliveries } from './deliveries/measure.mjs'
 import { UsageError, readOptions } from './options.mjs'
 import { plot } from './plot.mjs'
 import { profile } from './profile.mjs'
 import { redisBinary } from './redis-server.mjs'
-import { medianCells, renderProfile, renderSideBySide, renderSoak } from './report.mjs'
+import { medianCells, renderGoals, renderProfile, renderSideBySide, renderSoak } from './report.mjs'
 import { resultsFolder, say, tell, writeResult } from './results.mjs'
 import { conclude, measureSideBySide } from './side-by-side.mjs'
 import { SOAK_LIFETIME_SECONDS, soak } from './soak.mjs'
@@ -70,7 +72,27 @@ const measureProfiles = async (/** @type {Options} */ options) => {
   return true
 }
 
-const modes = { measure, soak: measureSoak, profile: measureProfiles }
+/** Eight receivers with the default concurrency of eight keep all of a worker's attempts in flight. */
+const DELIVERY_SIZES = {
+  full: { healthy: 8, each: 1_500, warmUpEach: 250, backlog: { receivers: 50, deliveries: 100_000 } },
+  quick: { healthy: 8, each: 500, warmUpEach: 250, backlog: { receivers: 50, deliveries: 20_000 } },
+}
+
+const measureHandingOn = async (/** @type {Options} */ options) => {
+  const { quick, repetitions } = options
+  const size = DELIVERY_SIZES[quick ? 'quick' : 'full']
+  const { surroundings, measured } = await withStage({ limitMs: quick ? LIMIT_MS.quick : LIMIT_MS.other, say, sessions: 1_000 }, async (stage) => ({
+    surroundings: await readSurroundings(stage),
+    measured: await measureDeliveries(stage, { repetitions, size, say }),
+  }))
+  const judged = judgeDeliveries(measured)
+  const title = `Deliveries, medians of ${repetitions}, commit ${surroundings.commit.slice(0, 10)}${surroundings.changed.length > 0 ? ' with changes' : ''}`
+  tell(['', title, '', ...renderDeliveries(measured), '', ...renderGoals(judged)])
+  writeResult({ mode: 'deliveries', result: { date: new Date().toISOString(), options, ...surroundings, size, ...measured, goals: judged } })
+  return true
+}
+
+const modes = { measure, soak: measureSoak, profile: measureProfiles, deliveries: measureHandingOn }
 
 try {
   const options = readOptions(process.argv.slice(2))
