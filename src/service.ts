@@ -12,6 +12,7 @@ import type { Readiness } from './api/routes/health.ts'
 import { buildServer } from './api/server.ts'
 import { createAuthenticate } from './auth/authenticate.ts'
 import { createAuthorizeEnd } from './auth/authorize-end.ts'
+import { createDeadUseCounter } from './auth/dead-use-counter.ts'
 import { createJudgeToken } from './auth/judge-token.ts'
 import { createLimits } from './auth/limits.ts'
 import { createRefuseDeadToken } from './auth/own-session.ts'
@@ -23,8 +24,6 @@ import { createSigner } from './channels/signing.ts'
 import type { Signer } from './channels/signing.ts'
 import { createStreamChannel } from './channels/stream.ts'
 import type { StreamChannel } from './channels/stream.ts'
-import { createAttempts } from './client/attempts.ts'
-import type { AttemptOnTheWire } from './client/wire.ts'
 import type { Config } from './config.ts'
 import { checkReceiverUrl } from './delivery/address.ts'
 import { createDeliver } from './delivery/deliver.ts'
@@ -42,10 +41,8 @@ import { createLine } from './queue/line.ts'
 import { createResults } from './queue/results.ts'
 import { createWorkers } from './queue/workers.ts'
 import { createAuthorizationReader } from './store/authorization.ts'
-import type { Death } from './store/authorization.ts'
 import { pruneRules, readRulesAfter, refreshRulePlans } from './store/cutoff-rules.ts'
 import { pruneDeadUses, readDeadUses, recordDeadUses } from './store/dead-uses.ts'
-import type { DeadUse } from './store/dead-uses.ts'
 import { listDeliveries, readSettled } from './store/deliveries.ts'
 import { openDatabase } from './store/postgres.ts'
 import type { Database } from './store/postgres.ts'
@@ -220,12 +217,8 @@ const createApiRole = ({ config, telemetry, backend, producer, database, termina
     for (const id of ids) producer.wake('deliver', id)
   }
   const rules = createRulesInForce({ read: (asked) => readRulesAfter(reads, asked), log })
-  const counted = createAttempts({
-    report: (attempts) => recordDeadUses(reads, { uses: attempts.map(deadUseOf), issuers: null }),
-    onError: (err) => log.warn({ event: 'attempts.unrecorded', err }, 'attempts to use what is dead could not be counted'),
-    everyMs: COUNT_EVERY_MS,
-  })
-  const count = ({ by, issuer, id }: Death) => (by === 'rule' ? counted.countRule(issuer, id) : counted.countSession(issuer, id))
+  const deadUses = createDeadUseCounter({ record: (uses) => recordDeadUses(reads, { uses, issuers: null }), log })
+  const { count } = deadUses
   const trust = createTrust({ issuers: config.issuers, log })
   const issuers = new Set(config.issuers.flatMap(({ issuer, sessionIssuers }) => sessionIssuers ?? [issuer]))
   const { maxLifetimeSeconds, maxTokenLifetimeSeconds } = config.sessions
@@ -267,14 +260,8 @@ const createApiRole = ({ config, telemetry, backend, producer, database, termina
     telemetry,
     http: config.http,
   })
-  return { server, parts: [rules, counted, results, line] satisfies Part[], queueAvailable: line.available }
+  return { server, parts: [rules, deadUses, results, line] satisfies Part[], queueAvailable: line.available }
 }
-
-/** An incident responder looks at the number while it grows. */
-const COUNT_EVERY_MS = 1_000
-
-const deadUseOf = ({ issuer, sessionId, ruleId, count }: AttemptOnTheWire): DeadUse =>
-  ruleId === undefined ? { by: 'session', id: sessionId ?? '', issuer, count } : { by: 'rule', id: ruleId, issuer, count }
 
 const prune = async (db: Database, asked: { retentionSeconds: number; limit: number }): Promise<number> =>
   (await pruneRules(db, asked)) + (await pruneDeadUses(db, asked))
