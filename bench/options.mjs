@@ -13,6 +13,7 @@ import { isVariant, variantNames } from './variants.mjs'
 const usage = `npm run bench -- [options]
   --quick                 everything once and briefly, within two minutes
   --soak                  ten minutes of one load; are memory and handles flat at the end?
+  --guard                 commit → refused by guards in other processes, and a guard's checks per second
   --profile               CPU profiles of the product's processes at each number of connections
   --backend <which>       redis, postgres or both (default both): where the product's queue is
   --variants <list>       only these: ${variantNames.join(', ')}
@@ -43,10 +44,11 @@ const parse = (/** @type {string[]} */ parameters) => {
       options: {
         quick: { type: 'boolean', default: false },
         soak: { type: 'boolean', default: false },
+        guard: { type: 'boolean', default: false },
         profile: { type: 'boolean', default: false },
         backend: { type: 'string', default: 'both' },
         variants: { type: 'string' },
-        connections: { type: 'string', default: '1,64,512' },
+        connections: { type: 'string' },
         repetitions: { type: 'string' },
         seconds: { type: 'string' },
         sessions: { type: 'string' },
@@ -71,11 +73,11 @@ export const readOptions = (parameters) => {
   if (chosen.length !== names.length || chosen.length === 0) throw new UsageError(`--variants is wrong\n\n${usage}`)
   const leftOut = backend === 'redis' ? 'curfew-postgres' : backend === 'postgres' ? 'curfew' : null
   return {
-    mode: given.soak ? /** @type {const} */ ('soak') : given.profile ? /** @type {const} */ ('profile') : /** @type {const} */ ('measure'),
+    mode: given.guard ? /** @type {const} */ ('guard') : given.soak ? /** @type {const} */ ('soak') : given.profile ? /** @type {const} */ ('profile') : /** @type {const} */ ('measure'),
     quick,
     backend,
     variants: chosen.filter((name) => name !== leftOut),
-    connections: listOf(given.connections).map((text) => wholeNumber('connections', text)),
+    connections: listOf(given.connections ?? (given.guard ? '1,64' : '1,64,512')).map((text) => wholeNumber('connections', text)),
     repetitions: wholeNumber('repetitions', given.repetitions ?? (given.soak ? '20' : quick ? '1' : '5')),
     seconds: wholeNumber('seconds', given.seconds ?? (given.soak ? '30' : quick ? '2' : '5')),
     sessions: wholeNumber('sessions', given.sessions ?? (quick ? '300000' : '1500000')),
