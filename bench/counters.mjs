@@ -1,5 +1,7 @@
 /** What Postgres and Redis count of their own work: statements, write-ahead log, commands, memory. */
 
+import { streamKeys } from '../dist/client/redis-names.js'
+
 /**
  * @param {import('pg').Pool} sql
  */
@@ -43,11 +45,11 @@ export const commandsBetween = (before, after) =>
     .filter(({ calls }) => calls > 0)
     .sort((a, b) => b.micros - a.micros)
 
-/** Keys that each ended session leaves on purpose, for as long as a token of it could live. */
-const TOMBSTONES = '{curfew}:tombstone:'
+/** What ended sessions leave on purpose, for as long as a token of them could live: the stream's keys. */
+const STREAM = '{curfew}:'
 
 /**
- * Redis' memory, and how much of it is the queue's: every key that is not a tombstone. Walks all keys, so it is
+ * Redis' memory, and how much of it is the queue's: every key that is not the stream's. Walks all keys, so it is
  * asked only when nothing is being measured.
  *
  * @param {import('ioredis').Redis} redis
@@ -55,17 +57,15 @@ const TOMBSTONES = '{curfew}:tombstone:'
 export const readRedisMemory = async (redis) => {
   const usedBytes = Number(/^used_memory:(\d+)/m.exec(await redis.info('memory'))?.[1] ?? 0)
   const others = /** @type {string[]} */ ([])
-  let keys = 0
   let cursor = '0'
   do {
     const [next, found] = await redis.scan(cursor, 'COUNT', 5_000)
     cursor = next
-    keys += found.length
-    others.push(...found.filter((key) => !key.startsWith(TOMBSTONES)))
+    others.push(...found.filter((key) => !key.startsWith(STREAM)))
   } while (cursor !== '0')
   // A job per request can leave thousands of keys; a thousand stand for the rest.
   const sample = others.slice(0, 1_000)
   const sizes = await Promise.all(sample.map((key) => redis.memory('USAGE', key)))
   const queueBytes = (sizes.reduce((/** @type {number} */ sum, size) => sum + (size ?? 0), 0) * others.length) / Math.max(1, sample.length)
-  return { usedBytes, queueBytes: Math.round(queueBytes), tombstones: keys - others.length }
+  return { usedBytes, queueBytes: Math.round(queueBytes), tombstones: await redis.zcard(streamKeys.tombstones) }
 }

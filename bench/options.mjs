@@ -13,6 +13,7 @@ import { isVariant, variantNames } from './variants.mjs'
 const usage = `npm run bench -- [options]
   --quick                 everything once and briefly, within two minutes
   --soak                  ten minutes of one load; are memory and handles flat at the end?
+  --guard                 commit → refused by guards in other processes, and a guard's checks per second
   --profile               CPU profiles of the product's processes at each number of connections
   --deliveries            handing on to receivers: beside a bare loop, beside hanging ones, and a large backlog
   --backend <which>       redis, postgres or both (default both): where the product's queue is
@@ -44,11 +45,12 @@ const parse = (/** @type {string[]} */ parameters) => {
       options: {
         quick: { type: 'boolean', default: false },
         soak: { type: 'boolean', default: false },
+        guard: { type: 'boolean', default: false },
         profile: { type: 'boolean', default: false },
         deliveries: { type: 'boolean', default: false },
         backend: { type: 'string', default: 'both' },
         variants: { type: 'string' },
-        connections: { type: 'string', default: '1,64,512' },
+        connections: { type: 'string' },
         repetitions: { type: 'string' },
         seconds: { type: 'string' },
         sessions: { type: 'string' },
@@ -63,7 +65,8 @@ const parse = (/** @type {string[]} */ parameters) => {
 }
 
 /** @returns {'measure' | 'soak' | 'profile' | 'deliveries'} */
-const modeOf = (/** @type {{ soak: boolean, profile: boolean, deliveries: boolean }} */ { soak, profile, deliveries }) => {
+const modeOf = (/** @type {{ guard: boolean, soak: boolean, profile: boolean, deliveries: boolean }} */ { guard, soak, profile, deliveries }) => {
+  if (guard) return 'guard'
   if (soak) return 'soak'
   if (profile) return 'profile'
   return deliveries ? 'deliveries' : 'measure'
@@ -84,7 +87,7 @@ export const readOptions = (parameters) => {
     quick,
     backend,
     variants: chosen.filter((name) => name !== leftOut),
-    connections: listOf(given.connections).map((text) => wholeNumber('connections', text)),
+    connections: listOf(given.connections ?? (given.guard ? '1,64' : '1,64,512')).map((text) => wholeNumber('connections', text)),
     repetitions: wholeNumber('repetitions', given.repetitions ?? (given.soak ? '20' : quick ? '1' : given.deliveries ? '3' : '5')),
     seconds: wholeNumber('seconds', given.seconds ?? (given.soak ? '30' : quick ? '2' : '5')),
     sessions: wholeNumber('sessions', given.sessions ?? (quick ? '300000' : '1500000')),

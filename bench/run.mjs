@@ -12,6 +12,7 @@ import { plot } from './plot.mjs'
 import { profile } from './profile.mjs'
 import { redisBinary } from './redis-server.mjs'
 import { medianCells, renderGoals, renderProfile, renderSideBySide, renderSoak } from './report.mjs'
+import { measureChecks, measurePropagation, renderGuard } from './guard.mjs'
 import { resultsFolder, say, tell, writeResult } from './results.mjs'
 import { conclude, measureSideBySide } from './side-by-side.mjs'
 import { SOAK_LIFETIME_SECONDS, soak } from './soak.mjs'
@@ -92,7 +93,18 @@ const measureHandingOn = async (/** @type {Options} */ options) => {
   return true
 }
 
-const modes = { measure, soak: measureSoak, profile: measureProfiles, deliveries: measureHandingOn }
+const measureGuard = async (/** @type {Options} */ options) => {
+  const { sessions, seconds, connections } = options
+  const { surroundings, result } = await withStage({ limitMs: LIMIT_MS.other, say, sessions }, async (stage) => ({
+    surroundings: await readSurroundings(stage),
+    result: { propagation: await measurePropagation(stage, { connections, seconds, say }), checks: await measureChecks(stage) },
+  }))
+  tell(['', ...renderGuard(result)])
+  writeResult({ mode: 'guard', result: { date: new Date().toISOString(), options, ...surroundings, ...result } })
+  return result.propagation.every(({ missed }) => missed === 0)
+}
+
+const modes = { measure, guard: measureGuard, soak: measureSoak, profile: measureProfiles, deliveries: measureHandingOn }
 
 try {
   const options = readOptions(process.argv.slice(2))

@@ -2,6 +2,7 @@
  * A variant in processes of its own: started, loaded, stopped, and cleaned up after.
  */
 import { join } from 'node:path'
+import { streamKeys } from '../dist/client/redis-names.js'
 import { outputOf, startChild } from './child.mjs'
 import { load } from './load.mjs'
 import { variants } from './variants.mjs'
@@ -133,5 +134,13 @@ export const clean = async (/** @type {Stage} */ { postgres, redis }) => {
   await postgres.sql.query(`UPDATE commits
     SET routed_at = coalesce(routed_at, now()), enforced_at = coalesce(enforced_at, now()), enforced_again_at = now()
     WHERE routed_at IS NULL OR enforced_at IS NULL OR enforced_again_at IS NULL`)
-  await redis?.client.flushall('SYNC')
+  if (redis === null) return
+  // All but the stream: a Redis that has lost it is written again from Postgres, and that would be the next one's work.
+  for await (const keys of redis.client.scanStream({ count: 5_000 })) {
+    const others = /** @type {string[]} */ (keys).filter((key) => !key.startsWith('{curfew}:'))
+    if (others.length > 0) await redis.client.unlink(...others)
+  }
+  // A variant without Redis has ended sessions that are not on the stream; so it is said that they are.
+  const { rows: [{ last }] } = await postgres.sql.query('SELECT coalesce(max(id), 0)::text AS last FROM commits')
+  await redis.client.hset(streamKeys.state, 'commit', last)
 }

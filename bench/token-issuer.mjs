@@ -15,8 +15,8 @@ export const startIssuer = async () => {
   const address = server.address()
   if (typeof address !== 'object' || address === null) throw new Error('The issuer does not listen')
   const url = `http://127.0.0.1:${address.port}`
-  const sign = (/** @type {number} */ n) =>
-    new SignJWT({ permissions: ['session.delete'] })
+  const sign = (/** @type {number | string} */ n, permissions = ['session.delete']) =>
+    new SignJWT({ permissions })
       .setProtectedHeader({ alg: 'RS256', kid: 'bench', typ: 'at+jwt' })
       .setIssuer(url).setAudience('curfew').setSubject(`service-${n}`).setIssuedAt().setExpirationTime('6h')
       .sign(privateKey)
@@ -25,6 +25,8 @@ export const startIssuer = async () => {
     /** For the setting `ISSUERS`. */
     entries: JSON.stringify([{ issuer: url, audience: 'curfew', jwksUri: `${url}/keys`, instance: true }]),
     tokens: await Promise.all(Array.from({ length: TOKENS }, (_, n) => sign(n))),
+    /** For guards. */
+    readerToken: await sign('guard', ['session.read']),
     stop: async () => {
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))

@@ -3,6 +3,7 @@
  * is the difference. It tells the caches as the product does, and hands nothing on to receivers.
  */
 import { createCacheChannel } from '../../dist/channels/cache.js'
+import { createStreamChannel } from '../../dist/channels/stream.js'
 import { readSettings } from '../../dist/config.js'
 import { createEnforcement } from '../../dist/outbox/enforce.js'
 import { createGather } from '../../dist/store/gather.js'
@@ -24,13 +25,8 @@ const db = openDatabase({ url: settings.DATABASE_URL, name: 'direct', max: setti
 const redis = settings.REDIS_URL === undefined ? null : createPlainRedis(settings.REDIS_URL, () => {})
 const enforcement = createEnforcement({
   db,
-  channel: createCacheChannel({
-    tombstones: redis,
-    cache: redis,
-    keyTemplates: [],
-    maxTokenLifetimeSeconds: settings.MAX_TOKEN_LIFETIME,
-    now: Date.now,
-  }),
+  channel: createCacheChannel({ cache: redis, keyTemplates: [] }),
+  stream: redis === null ? null : createStreamChannel({ redis, maxTokenLifetimeSeconds: settings.MAX_TOKEN_LIFETIME, now: Date.now }),
   secondDeleteSeconds: settings.CACHE_SECOND_DELETE,
   metrics,
   log,

@@ -8,7 +8,7 @@
 import type { Restoring, StreamChannel, StreamState } from '../channels/stream.ts'
 import { readRulesAfter } from '../store/cutoff-rules.ts'
 import type { Database } from '../store/postgres.ts'
-import { givePositions, pruneEntries, readEnforcedUpTo, readTombstones } from '../store/stream.ts'
+import { givePositions, pruneEntries, readEnforcedUpTo, readTombstones, ruleOnTheWire } from '../store/stream.ts'
 import type { EnforcedUpTo } from '../store/stream.ts'
 import type { Log } from '../telemetry.ts'
 
@@ -47,7 +47,7 @@ export const createKeepStream = (deps: {
       const rules = await readRulesAfter(db, { after, limit: RULES_AT_ONCE })
       const to = rules.at(-1)?.version
       if (to === undefined) return true
-      if (!(await channel.announceRules(rules.map(({ version: _, ...rule }) => rule), { after, to }))) return false
+      if (!(await channel.announceRules(rules.map(ruleOnTheWire), { after, to }))) return false
       after = to
     }
   }
@@ -112,7 +112,7 @@ export const createKeepStream = (deps: {
     tick: async () => {
       await Promise.all([
         stream === null ? undefined : keepSoon(stream),
-        repeat(() => givePositions(db)).then(() => repeat(() => pruneEntries(db))),
+        repeat(async () => (await givePositions(db)).count).then(() => repeat(() => pruneEntries(db))),
       ])
     },
     announceRules: async () => {

@@ -6,23 +6,20 @@ import { buildServer } from '../api/server.ts'
 import { createAuthenticate } from '../auth/authenticate.ts'
 import { createAuthorizeEnd } from '../auth/authorize-end.ts'
 import { createFetchJson } from '../auth/fetch-json.ts'
+import { createDeadUseCounter } from '../auth/dead-use-counter.ts'
 import { createJudgeToken } from '../auth/judge-token.ts'
 import { createLimits } from '../auth/limits.ts'
 import { createRefuseDeadToken } from '../auth/own-session.ts'
 import { createRulesInForce } from '../auth/rules-in-force.ts'
 import { createTrust } from '../auth/trust.ts'
-import { createAttempts } from '../client/attempts.ts'
-import type { AttemptOnTheWire } from '../client/wire.ts'
 import { checkReceiverUrl } from '../delivery/address.ts'
 import { createVerification } from '../delivery/verification.ts'
 import { createHeartbeat, createTicks } from '../queue/heartbeat.ts'
 import { createLine } from '../queue/line.ts'
 import { createResults } from '../queue/results.ts'
 import { createAuthorizationReader } from '../store/authorization.ts'
-import type { Death } from '../store/authorization.ts'
 import { readRulesAfter } from '../store/cutoff-rules.ts'
 import { readDeadUses, recordDeadUses } from '../store/dead-uses.ts'
-import type { DeadUse } from '../store/dead-uses.ts'
 import { listDeliveries, readSettled } from '../store/deliveries.ts'
 import { deleteReceiver, getReceiver, listReceivers, putReceiver } from '../store/receivers.ts'
 import { redeliverAll, redeliverOne } from '../store/redelivery.ts'
@@ -57,12 +54,8 @@ export const createApiRole = ({ config, telemetry, backend, producer, database, 
     for (const id of ids) producer.wake('deliver', id)
   }
   const rules = createRulesInForce({ read: (asked) => readRulesAfter(reads, asked), log })
-  const counted = createAttempts({
-    report: (attempts) => recordDeadUses(reads, { uses: attempts.map(deadUseOf), issuers: null }),
-    onError: (err) => log.warn({ event: 'attempts.unrecorded', err }, 'attempts to use what is dead could not be counted'),
-    everyMs: COUNT_EVERY_MS,
-  })
-  const count = ({ by, issuer, id }: Death) => (by === 'rule' ? counted.countRule(issuer, id) : counted.countSession(issuer, id))
+  const deadUses = createDeadUseCounter({ record: (uses) => recordDeadUses(reads, { uses, issuers: null }), log })
+  const { count } = deadUses
   const trust = createTrust({ issuers: config.issuers, log })
   const issuers = new Set(config.issuers.flatMap(({ issuer, sessionIssuers }) => sessionIssuers ?? [issuer]))
   const verification = createVerification({
@@ -119,11 +112,5 @@ export const createApiRole = ({ config, telemetry, backend, producer, database, 
     telemetry,
     http: config.http,
   })
-  return { server, parts: [rules, counted, results, verification, line] satisfies Part[], queueAvailable: line.available }
+  return { server, parts: [rules, deadUses, results, verification, line] satisfies Part[], queueAvailable: line.available }
 }
-
-/** An incident responder looks at the number while it grows. */
-const COUNT_EVERY_MS = 1_000
-
-const deadUseOf = ({ issuer, sessionId, ruleId, count }: AttemptOnTheWire): DeadUse =>
-  ruleId === undefined ? { by: 'session', id: sessionId ?? '', issuer, count } : { by: 'rule', id: ruleId, issuer, count }

@@ -5,7 +5,8 @@
  *
  * Everything here may be repeated and run by many at once.
  */
-import type { EndedOnTheWire } from '../client/wire.ts'
+import type { EndedOnTheWire, RuleOnTheWire } from '../client/wire.ts'
+import type { VersionedRule } from './cutoff-rules.ts'
 import type { Database } from './postgres.ts'
 
 /** Rows that get a position in one statement: a few milliseconds. */
@@ -21,15 +22,27 @@ const SESSIONS_AT_ONCE = 5_000
 const EXPIRES_MS = (lifetime: string): string =>
   `ceil(extract(epoch FROM greatest(s.expires_at, s.terminated_at + make_interval(secs => ${lifetime}::float8))) * 1000)::float8`
 
+/** A rule without what only the server needs. */
+export const ruleOnTheWire = ({ id, issuer, organization, user, cutoffMs, excludeUsers, excludeSessions, expiresMs }: VersionedRule): RuleOnTheWire =>
+  ({ id, issuer, organization, user, cutoffMs, excludeUsers, excludeSessions, expiresMs })
+
 // The lock is asked for once, before the rows are read. Who does not get it leaves them to its holder and looks again.
 const POSITION = `
-UPDATE stream_entries SET position = nextval('stream_position_seq')
-WHERE position IS NULL
-  AND commit_id = ANY (ARRAY(SELECT commit_id FROM stream_entries WHERE position IS NULL ORDER BY commit_id LIMIT ${POSITIONED_AT_ONCE}))
-  AND (SELECT pg_try_advisory_xact_lock(hashtext('curfew'), hashtext('stream positions')))`
+WITH given AS (
+  UPDATE stream_entries SET position = nextval('stream_position_seq')
+  WHERE position IS NULL
+    AND commit_id = ANY (ARRAY(SELECT commit_id FROM stream_entries WHERE position IS NULL ORDER BY commit_id LIMIT ${POSITIONED_AT_ONCE}))
+    AND (SELECT pg_try_advisory_xact_lock(hashtext('curfew'), hashtext('stream positions')))
+  RETURNING position
+)
+SELECT count(*)::int AS count, coalesce(max(position), 0)::float8 AS last FROM given`
 
-/** Gives positions to what is committed. Returns how many; 0 also where another process is at it. */
-export const givePositions = (db: Database): Promise<number> => db.$executeRawUnsafe(POSITION)
+/** Gives positions to what is committed: how many (0 also where another process is at it), and the last. */
+export const givePositions = async (db: Database): Promise<{ count: number; last: number }> => {
+  const [given] = await db.$queryRawUnsafe<{ count: number; last: number }[]>(POSITION)
+  if (given === undefined) throw new Error('Giving positions returned no row')
+  return given
+}
 
 // Another cluster, another timeline (a failover or a restore), another database or table: positions begin anew.
 const HEAD = `

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
+import { createGuard } from '../../src/client/index.ts'
 import { eventsOf } from '../../src/client/lines.ts'
 import type { EntryOnTheWire, SnapshotHead } from '../../src/client/wire.ts'
 import { insertRule } from '../../src/store/cutoff-rules.ts'
@@ -181,5 +182,40 @@ describe('positions', () => {
     await client.query('RESET ROLE')
     client.release()
     await api.database.sql.query(`DROP OWNED BY plain_${process.pid}; DROP ROLE plain_${process.pid}`)
+  })
+})
+
+describe('who follows over HTTP', () => {
+  it('tells a guard at once, takes its count of attempts, and lets it go when the server stops', async () => {
+    const own = await startApi()
+    const url = `http://127.0.0.1:${await own.listen()}`
+    const [, token = ''] = (await own.bearer({ permissions: ['session.read'] })).split(' ')
+    const guard = await createGuard({ url, token, startWithinMs: 5_000 })
+    expect(guard.staleMs).toBeLessThan(5_000)
+    await seedSessions(own.database.sql, [{ id: 's1', issuer: own.issuer.url }])
+    await terminateSessions(own.db, [command('s1', { issuers: [own.issuer.url] })])
+    const question = { issuer: own.issuer.url, sessionId: 's1' }
+    await vi.waitUntil(() => guard.check(question) === 'terminated', { timeout: 10_000, interval: 5 })
+    const tries = 1 + [1, 2, 3].filter(() => guard.check(question) === 'terminated').length
+    await guard.close()
+    const answer = await fetch(`${url}/v1/attempts?sessionId=s1`, { headers: { authorization: `Bearer ${token}` } })
+    expect(JSON.stringify(await answer.json())).toContain(`"${tries}"`)
+    const follower = await createGuard({ url, token, startWithinMs: 5_000 })
+    const since = performance.now()
+    await own.close()
+    expect(performance.now() - since).toBeLessThan(5_000)
+    await follower.close()
+  })
+
+  it('ends the connection of a token whose own session has ended', async () => {
+    await seedSessions(api.database.sql, [{ id: 'own', issuer: api.issuer.url }])
+    const authorization = await api.bearer({ permissions: ['session.read'], sid: 'own' })
+    const { head } = await snapshot()
+    const response = await fetch(`${base}/v1/stream?after=${head.position}`, { headers: { authorization, accept: 'text/event-stream' } })
+    await terminateSessions(api.db, [command('own', { issuers: [api.issuer.url] })])
+    const told: string[] = []
+    if (response.body !== null) for await (const { event } of eventsOf(response.body)) told.push(event)
+    expect(told).toContain('entry')
+    expect((await fetch(`${base}/v1/stream/snapshot`, { headers: { authorization } })).status).toBe(401)
   })
 })

