@@ -64,7 +64,7 @@ const parse = (/** @type {string[]} */ parameters) => {
   }
 }
 
-/** @returns {'measure' | 'soak' | 'profile' | 'deliveries'} */
+/** @returns {'measure' | 'guard' | 'soak' | 'profile' | 'deliveries'} */
 const modeOf = (/** @type {{ guard: boolean, soak: boolean, profile: boolean, deliveries: boolean }} */ { guard, soak, profile, deliveries }) => {
   if (guard) return 'guard'
   if (soak) return 'soak'
