@@ -24,6 +24,8 @@ export type DrainEnd = 'empty' | 'changed' | 'broken' | 'no_slot' | 'stopped'
 const RECORD_AT = 100
 /** The longest that an outcome waits to be written: callers wait for it (`Prefer: wait`). */
 const RECORD_WITHIN_MS = 50
+/** The same while more is waiting to be sent: nobody waits for one of many, and a write for a few costs as much as for many. */
+const RECORD_BUSY_WITHIN_MS = 250
 /** Outcomes not yet written with which sending goes on: more would be told again after a crash. */
 const MAX_UNRECORDED = 1_000
 
@@ -119,7 +121,7 @@ export const runDrain = async (deps: DrainDeps): Promise<DrainEnd> => {
     if (outcome.gone) finish('changed')
     onOutcome(outcome, delivery, readAtMs)
     recorder.add(outcome.recorded)
-    flushTimer ??= setTimeout(() => void flush(), RECORD_WITHIN_MS)
+    flushTimer ??= setTimeout(() => void flush(), ahead.waiting() > 0 ? RECORD_BUSY_WITHIN_MS : RECORD_WITHIN_MS)
     wake()
   }
 

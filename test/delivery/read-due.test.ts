@@ -1,0 +1,56 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { readDue } from '../../src/store/drains.ts'
+import type { DrainCursor } from '../../src/store/drains.ts'
+import { openDatabase } from '../../src/store/postgres.ts'
+import type { Database } from '../../src/store/postgres.ts'
+import { ISSUER } from '../harness/seed.ts'
+import { openGround } from './ground.ts'
+import type { Ground } from './ground.ts'
+
+const BACKLOG = 5_000
+const SLICE = 100
+
+describe('reading a backlog', () => {
+  let ground: Ground
+  let db: Database
+  beforeAll(async () => {
+    ground = await openGround()
+    // One connection, so that what it read can be asked of it.
+    db = openDatabase({ url: ground.database.url, name: 'reader', max: 1 })
+    await ground.put('behind', { url: 'https://rp.example/logout' })
+  })
+  afterAll(async () => {
+    await db.$disconnect()
+    await ground.close()
+  })
+
+  const entriesRead = async (): Promise<number> => {
+    await db.$queryRawUnsafe('SELECT pg_stat_force_next_flush()::text')
+    await db.$queryRawUnsafe('SELECT 1')
+    const { rows } = await ground.sql.query<{ read: number }>(`SELECT sum(idx_tup_read)::int AS read FROM pg_stat_user_indexes WHERE relname = 'deliveries'`)
+    return rows[0]?.read ?? 0
+  }
+
+  it('costs each slice a slice, also by a plan from when there was no backlog, and meets each delivery once', async () => {
+    const read = (after: DrainCursor | null) => readDue(db, { receiverId: 'behind', inHand: [], after, limit: SLICE, withTermination: false })
+    // Postgres keeps the plan that it makes here.
+    expect(await read(null)).toEqual([])
+    await ground.sql.query(
+      `INSERT INTO deliveries (receiver_id, session_id, client_id, sid, sub, issuer, moot_at)
+       SELECT 'behind', 's' || n, 'app', 's' || n, 'u', $2, now() + interval '1 d' FROM generate_series(1, $1::int) n`, [BACKLOG, ISSUER])
+    const before = await entriesRead()
+    const seen = new Set<string>()
+    let after: DrainCursor | null = null
+    for (;;) {
+      const due = await read(after)
+      for (const { id } of due) seen.add(id)
+      const last = due.at(-1)
+      if (due.length < SLICE || last === undefined) break
+      after = last
+    }
+    expect(seen.size).toBe(BACKLOG)
+    const cost = (await entriesRead()) - before
+    expect(cost).toBeGreaterThanOrEqual(BACKLOG)
+    expect(cost).toBeLessThanOrEqual(BACKLOG + SLICE)
+  })
+})
