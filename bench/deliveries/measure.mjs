@@ -26,6 +26,8 @@ const WITHIN_MS = 300_000
 /** Due for each hanging receiver: more than can be tried meanwhile. */
 const HANGING_EACH = 200
 const CLIENT = 'app'
+/** Without it V8 lets garbage gather for as long as it pleases; with it only what is really held can grow, or the worker dies. */
+const SMALL_HEAP = '--max-old-space-size=96'
 let starts = 0
 
 const startReceivers = async (/** @type {Stage} */ { folder }, /** @type {{ healthy: number, hanging: number }} */ { healthy, hanging }) => {
@@ -38,13 +40,14 @@ const startReceivers = async (/** @type {Stage} */ { folder }, /** @type {{ heal
   return { ...urls, seen: () => ask('/'), reset: () => ask('/reset'), stop: () => child.end() }
 }
 
-const startWorker = async (/** @type {Stage} */ { folder, settings, redis }) => {
+/** @param {Stage} stage @param {readonly string[]} [nodeOptions] */
+const startWorker = async ({ folder, settings, redis }, nodeOptions = []) => {
   starts += 1
   const env = {
     ...settings, ROLES: 'worker', ALLOW_PRIVATE_RECEIVERS: '127.0.0.0/8', DELIVERY_CONCURRENCY: String(AT_ONCE),
     ...(redis === null ? {} : { REDIS_URL: redis.url }),
   }
-  const child = startChild({ command: process.execPath, parameters: [cli, 'serve'], env, log: join(folder, `deliveries-${starts}.log`) })
+  const child = startChild({ command: process.execPath, parameters: [...nodeOptions, cli, 'serve'], env, log: join(folder, `deliveries-${starts}.log`) })
   await outputOf(child, { what: 'curfew (worker)', withinMs: 30_000, find: (output) => (output.includes('"service.started"') ? true : null) })
   return child
 }
@@ -142,7 +145,7 @@ const measureBacklog = async (stage, { size: { backlog } }) => {
   const receivers = await startReceivers(stage, { healthy: backlog.receivers, hanging: 0 })
   await register(stage, { prefix: 'healthy', urls: receivers.healthy, alg: 'ES256' })
   await plan(stage, { prefix: 'healthy', each: backlog.deliveries / backlog.receivers, name: 'b' })
-  const worker = await startWorker(stage)
+  const worker = await startWorker(stage, [SMALL_HEAP])
   /** @type {{ done: number, megabytes: number }[]} */
   const samples = []
   const seen = await waitFor(receivers, backlog.deliveries, (requests) => {
