@@ -5,6 +5,7 @@
  * session      a user's signed-in state at an issuer
  * participant  a relying party (client) that took part in a session: clientId, and the sid and sub it knows
  * termination  the committed end of one session: the event `session.terminated`
+ * revocation   the decision asked for: which sessions, by whom, why; has a state and progress
  * receiver     who is told; channel: how it is told; delivery: one receiver told of one thing
  * lane         a queue with its own workers
  * three clocks when a termination was committed, enforced (caches), acknowledged (receivers)
@@ -57,7 +58,7 @@ export interface EndedSession {
 export type SessionState = 'active' | 'terminated'
 export type ReceiverType = 'backchannel_logout' | 'webhook'
 /** What webhooks can be told of; receivers choose by these names. */
-export const webhookEvents = ['session.terminated'] as const
+export const webhookEvents = ['session.terminated', 'revocation.completed'] as const
 export type SubjectForm = 'sid' | 'sub' | 'both'
 export type DeliveryState = 'pending' | 'acknowledged' | 'failed' | 'moot'
 
@@ -88,3 +89,43 @@ export interface DeliveryCounts {
   readonly failed: number
   readonly moot: number
 }
+
+/** Which sessions a revocation is to end. Kinds are ANDed, values of one kind ORed; an empty list asks for nothing of its kind. */
+export interface RevocationFilter {
+  readonly resourceOwners: readonly string[]
+  readonly userIds: readonly string[]
+  readonly sessionIds: readonly string[]
+  readonly clientIds: readonly string[]
+  readonly fingerprintIds: readonly string[]
+  /** Addresses or CIDRs. */
+  readonly ips: readonly string[]
+  /** RFC 3339; born up to and including this. */
+  readonly bornBefore: string | null
+  /** RFC 3339; born after this. */
+  readonly bornAfter: string | null
+  readonly includeExpired: boolean
+  /** Every session within reach; no other kind stands beside it. */
+  readonly all: boolean
+}
+
+/** What a revocation spares, whatever its filter says. */
+export interface RevocationExclusions {
+  readonly userIds: readonly string[]
+  readonly sessionIds: readonly string[]
+}
+
+/** Which sessions are meant, whole: within these issuers and organizations, as filtered, without the excluded, born by the cutoff. */
+export interface RevocationScope {
+  readonly issuers: readonly string[]
+  readonly reach: 'instance' | ReadonlySet<string>
+  readonly filter: RevocationFilter
+  readonly exclude: RevocationExclusions
+  /** RFC 3339, a whole second: what was born later lives. */
+  readonly cutoff: string
+}
+
+/** `running`: sessions are being ended. `done`: a pass has found none left. */
+export type RevocationState = 'running' | 'paused' | 'cancelled' | 'done'
+export type NotificationState = 'running' | 'paused' | 'cancelled'
+/** `rules`: in force at once, by cutoff rules. `rows`: a session dies when it is ended. */
+export type Containment = 'rules' | 'rows'

@@ -26,7 +26,7 @@ const webhooksOf = (scope: string): string => `
 // lives. Inserting in index order costs a sort and saves more than that in index pages.
 const ROUTE = `
 WITH locked AS MATERIALIZED (
-  SELECT id, sessions FROM commits WHERE routed_at IS NULL ORDER BY id LIMIT ${COMMITS_AT_ONCE} FOR NO KEY UPDATE SKIP LOCKED
+  SELECT id, sessions FROM commits WHERE routed_at IS NULL AND revocation_id IS NULL ORDER BY id LIMIT ${COMMITS_AT_ONCE} FOR NO KEY UPDATE SKIP LOCKED
 ), claimed AS MATERIALIZED (
   SELECT id FROM (SELECT id, sum(sessions) OVER (ORDER BY id) - sessions AS before FROM locked) l WHERE before < ${EVENTS_AT_ONCE}
 ), ended AS MATERIALIZED (
