@@ -103,6 +103,8 @@ CREATE TABLE revocation_outcomes (
   acknowledged  bigint NOT NULL DEFAULT 0,
   failed        bigint NOT NULL DEFAULT 0,
   moot          bigint NOT NULL DEFAULT 0,
+  -- When it acknowledged last.
+  acknowledged_at timestamptz(3),
   CONSTRAINT revocation_outcomes_pkey PRIMARY KEY (revocation_id, receiver_id)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
 
@@ -146,12 +148,15 @@ BEGIN
   WHERE (o.revocation_id, o.receiver_id) IN (SELECT DISTINCT revocation_id, receiver_id FROM after_rows WHERE revocation_id IS NOT NULL)
   ORDER BY o.revocation_id, o.receiver_id FOR NO KEY UPDATE;
   UPDATE revocation_outcomes o SET
-    pending = o.pending + c.pending, acknowledged = o.acknowledged + c.acknowledged, failed = o.failed + c.failed, moot = o.moot + c.moot
+    pending = o.pending + c.pending, acknowledged = o.acknowledged + c.acknowledged, failed = o.failed + c.failed, moot = o.moot + c.moot,
+    acknowledged_at = greatest(o.acknowledged_at, m.acknowledged_at)
   FROM (
     SELECT revocation_id, receiver_id, sum(n) FILTER (WHERE state = 'pending') AS pending, sum(n) FILTER (WHERE state = 'acknowledged') AS acknowledged,
-      sum(n) FILTER (WHERE state = 'failed') AS failed, sum(n) FILTER (WHERE state = 'moot') AS moot
+      sum(n) FILTER (WHERE state = 'failed') AS failed, sum(n) FILTER (WHERE state = 'moot') AS moot,
+      max(done_at) FILTER (WHERE state = 'acknowledged' AND n = 1) AS acknowledged_at
     FROM (
-      SELECT revocation_id, receiver_id, state, 1 AS n FROM after_rows UNION ALL SELECT revocation_id, receiver_id, state, -1 FROM before_rows
+      SELECT revocation_id, receiver_id, state, done_at, 1 AS n FROM after_rows
+      UNION ALL SELECT revocation_id, receiver_id, state, done_at, -1 FROM before_rows
     ) moved WHERE revocation_id IS NOT NULL GROUP BY revocation_id, receiver_id
   ) m CROSS JOIN LATERAL (
     SELECT coalesce(m.pending, 0) AS pending, coalesce(m.acknowledged, 0) AS acknowledged, coalesce(m.failed, 0) AS failed, coalesce(m.moot, 0) AS moot
