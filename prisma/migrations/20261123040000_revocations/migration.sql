@@ -12,7 +12,8 @@ CREATE TABLE revocations (
   state                 revocation_state NOT NULL DEFAULT 'running',
   notifications         notification_state NOT NULL DEFAULT 'running',
   mode                  termination_mode NOT NULL,
-  reason                text NOT NULL,
+  -- Null where nobody was asked for one: a single log-out that does not wait for its commit.
+  reason                text,
   ticket                text,
   actor_issuer          text NOT NULL,
   actor_subject         text NOT NULL,
@@ -45,6 +46,9 @@ CREATE TABLE revocations (
 -- Who is to be gone on with; and those whose last clocks are still to be read.
 CREATE INDEX revocations_running ON revocations (id) WHERE state = 'running';
 CREATE INDEX revocations_unenforced ON revocations (id) WHERE enforced_at IS NULL;
+-- Lists, newest first: whoever's own, and those of organizations.
+CREATE INDEX revocations_actor_issuer_actor_subject_id_idx ON revocations (actor_issuer, actor_subject, id);
+CREATE INDEX revocations_of_organizations ON revocations (id) WHERE NOT instance;
 
 -- A stretch of one index that a revocation walks, from start to until, with where its pass has come to. A chunk holds this
 -- row, so that chunks of one slice come one after the other, and those of others beside it.
