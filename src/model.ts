@@ -46,13 +46,15 @@ export type TerminateAnswer =
   | { readonly outcome: 'ended' | 'before'; readonly details: Details }
   | { readonly outcome: 'unknown' | 'busy' }
 
-/** A session that a commit has just ended: what the cache channel needs to enforce it. */
+/** A session that a commit has just ended: what the local channels need to enforce it. */
 export interface EndedSession {
   readonly sessionId: string
   readonly issuer: string
   /** When the session would have expired by itself, in milliseconds since 1970. */
   readonly expiresAtMs: number
   readonly cacheKeys: readonly string[]
+  /** What participants know it by, where that is not its id. */
+  readonly sids: readonly string[]
 }
 
 export type SessionState = 'active' | 'terminated'

@@ -13,12 +13,13 @@ export interface CacheTarget {
   readonly userId: string
   readonly expiresAtMs: number
   readonly cacheKeys: readonly string[]
+  /** Other than the id. */
   readonly sids: readonly string[]
 }
 
 export interface CacheChannel {
-  /** True where keys are made from a session's sids or user, so that targets must carry them. */
-  readonly needsNames: boolean
+  /** True where keys are made from a session's user, so that targets must carry it. */
+  readonly needsUsers: boolean
   /** True where there are keys to delete for these targets. */
   hasKeys(targets: readonly Pick<CacheTarget, 'cacheKeys'>[]): boolean
   /** Deletes the keys. Rejects where Redis did not confirm. */
@@ -39,12 +40,12 @@ const templatedKeys = (templates: readonly string[], { sessionId, userId, sids }
   templates.flatMap((template) => {
     const named = template.replaceAll('{id}', () => sessionId).replaceAll('{userId}', () => userId)
     if (!named.includes('{sid}')) return [named]
-    return [...new Set([sessionId, ...sids])].map((sid) => named.replaceAll('{sid}', () => sid))
+    return [sessionId, ...sids].map((sid) => named.replaceAll('{sid}', () => sid))
   })
 
 /** @param cache the applications' Redis, or null. */
 export const createCacheChannel = ({ cache, keyTemplates }: { cache: Redis | null; keyTemplates: readonly string[] }): CacheChannel => ({
-  needsNames: cache !== null && keyTemplates.some((template) => /\{sid\}|\{userId\}/.test(template)),
+  needsUsers: cache !== null && keyTemplates.some((template) => template.includes('{userId}')),
   hasKeys: (targets) => cache !== null && (keyTemplates.length > 0 || targets.some(({ cacheKeys }) => cacheKeys.length > 0)),
   deleteKeys: async (targets) => {
     if (cache === null) return

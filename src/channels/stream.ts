@@ -25,9 +25,10 @@ const PRUNES = 20
 /** Who writes a Redis again renews its turn with every page. */
 const LOCK_MS = 30_000
 
-/** A session that has ended, as far as its tombstone goes. */
+/** A session that has ended, as far as its tombstones go: one for its id, and one for each other sid. */
 export interface EndedTarget {
   readonly sessionId: string
+  readonly sids: readonly string[]
   readonly issuer: string
   readonly expiresAtMs: number
 }
@@ -89,7 +90,10 @@ export const createStreamChannel = (deps: { redis: Redis; maxTokenLifetimeSecond
   return {
     announce: async (commitId, ended) => {
       const tokensEndMs = now() + maxTokenLifetimeSeconds * 1_000
-      const targets = ended.map(({ issuer, sessionId, expiresAtMs }) => ({ issuer, sessionId, expiresMs: Math.ceil(Math.max(expiresAtMs, tokensEndMs)) }))
+      const targets = ended.flatMap(({ issuer, sessionId, sids, expiresAtMs }) => {
+        const expiresMs = Math.ceil(Math.max(expiresAtMs, tokensEndMs))
+        return [sessionId, ...sids].map((sid) => ({ issuer, sessionId: sid, expiresMs }))
+      })
       const slices = Array.from({ length: Math.ceil(targets.length / TOMBSTONES_PER_CALL) }, (_, at) =>
         targets.slice(at * TOMBSTONES_PER_CALL, (at + 1) * TOMBSTONES_PER_CALL))
       await Promise.all(slices.map((slice) => announceSlice(commitId, slice)))

@@ -74,15 +74,15 @@ export const createEnforcement = (deps: {
     }
   }
 
-  const withNames = async (commitId: string, ended: readonly EndedSession[]): Promise<CacheTarget[]> =>
-    channel.needsNames ? readEnforceable(db, [commitId]) : ended.map((session) => ({ ...session, userId: '', sids: [] }))
+  const withUsers = async (commitId: string, ended: readonly EndedSession[]): Promise<CacheTarget[]> =>
+    channel.needsUsers ? readEnforceable(db, [commitId]) : ended.map((session) => ({ ...session, userId: '' }))
 
   const applyOnce = async (commitId: string, ended: readonly EndedSession[]) => {
     // The tombstones wait for nothing else.
     const announced = stream?.announce(commitId, ended)
-    const deleted = withNames(commitId, ended).then(async (named) => {
-      await channel.deleteKeys(named)
-      return named
+    const deleted = withUsers(commitId, ended).then(async (targets) => {
+      await channel.deleteKeys(targets)
+      return targets
     })
     const [targets] = await Promise.all([deleted, announced])
     confirmed.push({ commitId, atMs: performance.now(), again: !channel.hasKeys(targets) })

@@ -3,20 +3,20 @@
  * Everything here may be repeated; two processes that take up the same commit do the same thing twice, harmlessly.
  */
 import type { EndedSession } from '../model.ts'
+import { otherSids } from './other-sids.ts'
 import type { Database } from './postgres.ts'
 
 /** A session of a commit, with all that cache keys are made from. */
 export interface EnforceableSession extends EndedSession {
   readonly commitId: string
   readonly userId: string
-  readonly sids: readonly string[]
 }
 
 // OFFSET 0: each session by its key, also from a generic plan made while the tables were small.
 const TARGETS = `
 SELECT e.commit_id::text AS "commitId", s.id AS "sessionId", s.issuer, s.user_id AS "userId",
   floor(extract(epoch FROM s.expires_at) * 1000)::float8 AS "expiresAtMs", s.cache_keys AS "cacheKeys",
-  ARRAY(SELECT DISTINCT c.sid FROM session_clients c WHERE c.session_id = s.id) AS sids
+  ${otherSids('s.id')} AS sids
 FROM session_events e CROSS JOIN LATERAL (SELECT * FROM sessions WHERE id = e.session_id OFFSET 0) s
 WHERE e.commit_id = ANY($1::bigint[]) AND e.type = 'session.terminated'`
 

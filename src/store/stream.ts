@@ -7,6 +7,7 @@
  */
 import type { EndedOnTheWire, RuleOnTheWire } from '../client/wire.ts'
 import type { VersionedRule } from './cutoff-rules.ts'
+import { otherSids } from './other-sids.ts'
 import type { Database } from './postgres.ts'
 
 /** Rows that get a position in one statement: a few milliseconds. */
@@ -68,12 +69,14 @@ export const readHead = async (db: Database): Promise<Head> => {
   return head
 }
 
-// OFFSET 0: each commit's events and each session by their keys, also from a generic plan made while tables were small.
+// A session is told by its id and by every other sid that participants know it by. OFFSET 0: each commit's events and each
+// session by their keys, also from a generic plan made while tables were small.
 const ENDED = (commits: string, lifetime: string): string => `
-  SELECT ${commits}.id AS commit_id, s.issuer, s.id, ${EXPIRES_MS(lifetime)} AS expires_ms
+  SELECT ${commits}.id AS commit_id, s.issuer, n.id, ${EXPIRES_MS(lifetime)} AS expires_ms
   FROM ${commits}
   CROSS JOIN LATERAL (SELECT session_id FROM session_events WHERE commit_id = ${commits}.id AND type = 'session.terminated' OFFSET 0) e
-  CROSS JOIN LATERAL (SELECT id, issuer, expires_at, terminated_at FROM sessions WHERE id = e.session_id OFFSET 0) s`
+  CROSS JOIN LATERAL (SELECT id, issuer, expires_at, terminated_at FROM sessions WHERE id = e.session_id OFFSET 0) s
+  CROSS JOIN LATERAL unnest(s.id || ${otherSids('s.id')}) AS n(id)`
 
 const ENTRIES = `
 WITH next AS MATERIALIZED (

@@ -13,6 +13,7 @@
  * Touches at most one row of sessions and one event for each command, and one row of commits. Relies on sessions_pkey.
  */
 import type { Details, EndedSession, TerminateAnswer, TerminateCommand } from '../model.ts'
+import { otherSids } from './other-sids.ts'
 import type { Database } from './postgres.ts'
 import { wireTime } from './wire-time.ts'
 
@@ -56,7 +57,8 @@ SELECT (SELECT id::text FROM receipt) AS commit_id, (SELECT sessions FROM receip
   CASE
     WHEN j.live THEN CASE WHEN j.turn = 1
       THEN json_build_array('ended', (j.sequence + 1)::text, ${wireTime(`greatest(date_trunc('milliseconds', now()), j.change_date)`)},
-        j.resource_owner, j.issuer, floor(extract(epoch FROM j.expires_at) * 1000), j.cache_keys)
+        j.resource_owner, j.issuer, floor(extract(epoch FROM j.expires_at) * 1000), j.cache_keys,
+        ${otherSids('j.id')})
       ELSE json_build_array('before', (j.sequence + 1)::text,
         ${wireTime(`greatest(date_trunc('milliseconds', now()), j.change_date)`)}, j.resource_owner) END
     WHEN j.may THEN json_build_array('before', j.sequence::text, ${wireTime('j.change_date')}, j.resource_owner)
@@ -71,7 +73,7 @@ FROM sessions s WHERE s.id = ANY($1::text[]) AND s.state = 'terminated'`
 
 type ReadTuple = readonly [id: string, issuer: string, sequence: string, changeDate: string, resourceOwner: string]
 type AnsweredTuple = readonly [outcome: 'ended' | 'before', sequence: string, changeDate: string, resourceOwner: string]
-type EndedTuple = readonly [outcome: 'ended', sequence: string, changeDate: string, resourceOwner: string, issuer: string, expiresAtMs: number, cacheKeys: string[]]
+type EndedTuple = readonly [outcome: 'ended', sequence: string, changeDate: string, resourceOwner: string, issuer: string, expiresAtMs: number, cacheKeys: string[], sids: string[]]
 type AnswerTuple = AnsweredTuple | EndedTuple | readonly [outcome: 'busy' | 'unknown']
 
 interface CommitRow {
@@ -130,8 +132,8 @@ export const terminateSessions = async (db: Database, commands: readonly Termina
     if (outcome === 'busy' || outcome === 'unknown') return { outcome }
     const [, sequence, changeDate, resourceOwner] = tuple as AnsweredTuple
     if (outcome === 'ended') {
-      const [, , , , issuer, expiresAtMs, cacheKeys] = tuple as EndedTuple
-      ended.push({ sessionId: ids[at] ?? '', issuer, expiresAtMs, cacheKeys })
+      const [, , , , issuer, expiresAtMs, cacheKeys, sids] = tuple as EndedTuple
+      ended.push({ sessionId: ids[at] ?? '', issuer, expiresAtMs, cacheKeys, sids })
     }
     return { outcome, details: { sequence, changeDate, resourceOwner } }
   })

@@ -62,6 +62,16 @@ describe('the stream over HTTP', () => {
     expect(told.body.entries).toMatchObject([{ rules: [{ organization: 'o9' }] }])
   })
 
+  it('names a session by its id and by every other sid that participants know it by', async () => {
+    const { head } = await snapshot()
+    const clients = ['own', 'own/app', 'own/app', 'own/shop'].map((sid, n) => ({ clientId: `app${n}`, sid }))
+    await seedSessions(api.database.sql, [{ id: 'own', issuer: api.issuer.url, clients }])
+    await terminateSessions(api.db, [command('own', { issuers: [api.issuer.url] })])
+    const told = ['own', 'own/app', 'own/shop']
+    expect(idsOf((await tail(head.position)).body.entries).toSorted()).toEqual(told)
+    expect((await snapshot()).ids.toSorted()).toEqual(told)
+  })
+
   it('leaves out what has expired with all its tokens', async () => {
     const [id = '', old = ''] = await end(2)
     await api.database.sql.query('ALTER TABLE sessions DISABLE TRIGGER USER')

@@ -35,9 +35,9 @@ export const startStreamRig = async () => {
   await enforcement.start()
   const guards: Guard[] = []
 
-  const live = async (count: number): Promise<string[]> => {
+  const live = async (count: number, sidsOf: (id: string) => readonly string[] = () => []): Promise<string[]> => {
     const ids = Array.from({ length: count }, () => randomUUID())
-    await seedSessions(database.sql, ids.map((id) => ({ id })))
+    await seedSessions(database.sql, ids.map((id) => ({ id, clients: sidsOf(id).map((sid, n) => ({ clientId: `app${n}`, sid })) })))
     return ids
   }
   const end = async (ids: readonly string[]) => terminate(ids.map((id) => command(id)))

@@ -4,8 +4,9 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { createGuard } from '../../src/client/index.ts'
 import { streamKeys, tombstoneMember } from '../../src/client/redis-names.ts'
+import { terminateSessions } from '../../src/store/terminations.ts'
 import { redisMissing } from '../harness/redis.ts'
-import { ISSUER } from '../harness/seed.ts'
+import { ISSUER, command } from '../harness/seed.ts'
 import { startStreamRig } from './stream-rig.ts'
 import type { StreamRig } from './stream-rig.ts'
 
@@ -37,6 +38,29 @@ describe.skipIf(redisMissing)('the stream in Redis', () => {
     await rig.end([after])
     await rig.until(() => rig.check(guard, after) === 'terminated')
     expect(rig.check(guard, alive)).toBe('active')
+  })
+
+  it('refuses a token by whatever sid a participant knows the session: announced, from a snapshot, and after a loss', async () => {
+    const ids = await rig.live(3, (id) => [id, `${id}/app`, `${id}/app`, `${id}/shop`])
+    const all = ids.flatMap((id) => [id, `${id}/app`, `${id}/shop`])
+    const guard = await rig.guard()
+    await rig.end(ids.slice(0, 2))
+    await rig.until(() => all.slice(0, 6).every((sid) => rig.check(guard, sid) === 'terminated'))
+    expect(all.slice(6).map((sid) => rig.check(guard, sid))).toEqual(['active', 'active', 'active'])
+    expect(await rig.redis.client.zcard(streamKeys.tombstones)).toBe(6)
+    await untilEnforced()
+    await rig.redis.client.flushall()
+    await rig.untilWhole()
+    const later = await rig.guard()
+    expect(all.map((sid) => rig.check(later, sid))).toEqual([...Array.from({ length: 6 }, () => 'terminated'), 'active', 'active', 'active'])
+  })
+
+  it('tells the other sids of a commit that Redis was not told of in time', async () => {
+    const [id = ''] = await rig.live(1, (own) => [`${own}/app`])
+    const { commitId } = await terminateSessions(rig.db, [command(id)])
+    await rig.database.sql.query(`UPDATE commits SET committed_at = committed_at - interval '1 minute' WHERE id = $1`, [commitId])
+    await rig.enforcement.enforcePending()
+    expect([await held(id), await held(`${id}/app`)]).toEqual([true, true])
   })
 
   it('needs an account that may only read', async () => {
