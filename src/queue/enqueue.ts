@@ -63,6 +63,7 @@ export const createProducer = (deps: { backend: QueueBackend; secrets: QueueSecr
 
   const openAll = (): Queues => ({
     interactive: backend.openQueue('interactive'),
+    bulk: backend.openQueue('bulk'),
     route: backend.openQueue('route'),
     deliver: backend.openQueue('deliver'),
   })

@@ -1,7 +1,7 @@
 /**
  * The lanes: queues, each with its own workers, so that none waits behind another.
  *
- * `interactive` carries batches of commands, authenticated. `route` and `deliver` carry wake-ups: an id and nothing
+ * `interactive` carries batches of commands, authenticated. `bulk`, `route` and `deliver` carry wake-ups: an id and nothing
  * else, so they need no secret; a forged one causes a look and no harm. (Upkeep is a timer in each worker process, not
  * a lane: a lost Redis must not lose it.)
  */
@@ -13,6 +13,8 @@ interface Lane {
 export const lanes = {
   // Two batches at once keep Postgres busy while an answer travels; more only adds contention for two cores.
   interactive: { concurrency: 2 },
+  // Revocations under way at once; how many of their chunks run beside each other is decided by what else there is to do.
+  bulk: { concurrency: 8 },
   // One router a process; it takes up everything there is before it ends.
   route: { concurrency: 1 },
   // A drain that waits for a hanging receiver holds one of these, and must not hold up another's (G7).
@@ -20,7 +22,7 @@ export const lanes = {
 } as const satisfies Record<string, Lane>
 
 export type LaneName = keyof typeof lanes
-export type WakeLane = 'route' | 'deliver'
+export type WakeLane = Exclude<LaneName, 'interactive'>
 export const laneNames = Object.keys(lanes) as LaneName[]
 
 /** A lane's name in the store. The braces are a hash tag: in a Redis cluster, all keys of a lane live together. */

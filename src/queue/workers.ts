@@ -26,6 +26,8 @@ import { within } from './within.ts'
 export interface Handlers {
   /** Commits a batch and answers for each command, in order. Safe to repeat. */
   interactive(commands: readonly TerminateCommand[]): Promise<readonly TerminateAnswer[]>
+  /** Goes on with one revocation, which may be over or unknown. Safe to repeat. */
+  bulk(revocationId: string): Promise<void>
   /** Hands on whatever is committed and not handed on. Safe to repeat. */
   route(): Promise<void>
   /** Delivers what is due for one receiver, who may not exist. Safe to repeat. */
@@ -62,6 +64,10 @@ export const createWorkers = (deps: {
       // A probe: it asks for nothing but to come back.
       if (batch.commands.length === 0) return batch.sealAnswers([])
       return batch.sealAnswers(await handlers.interactive(batch.commands))
+    },
+    bulk: async ({ data }: Job<unknown>): Promise<unknown> => {
+      await handlers.bulk(openWake(data))
+      return null
     },
     route: async ({ data }: Job<unknown>): Promise<unknown> => {
       openWake(data)

@@ -56,7 +56,7 @@ export const createWorkerRole = ({ config, telemetry, backend, producer, databas
   const workers = createWorkers({
     backend,
     secrets: config.queue,
-    handlers: { interactive: terminate, route, deliver: deliver.deliver },
+    handlers: { interactive: terminate, bulk: async () => undefined, route, deliver: deliver.deliver },
     metrics,
     log,
   })

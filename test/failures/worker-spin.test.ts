@@ -38,6 +38,7 @@ describe('workers whose Postgres is away', () => {
       secrets,
       handlers: {
         interactive: async () => [],
+        bulk: async () => undefined,
         route: async () => {
           begun += 1
           await finished

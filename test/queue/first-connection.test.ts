@@ -47,7 +47,7 @@ it('workers whose first connections fail work once there are connections', async
   const workers = createWorkers({
     backend: createQueueBackend({ redisUrl: null, databaseUrl: gate.url, log }),
     secrets,
-    handlers: { interactive: async () => [], route: async () => void (routed += 1), deliver: async () => {} },
+    handlers: { interactive: async () => [], bulk: async () => undefined, route: async () => void (routed += 1), deliver: async () => {} },
     metrics,
     log,
   })

@@ -253,6 +253,7 @@ describe.each<{ kind: Kind }>([{ kind: 'redis' }, { kind: 'postgres' }])('the li
       const answered = rig.ask(id)
       await expect.poll(() => rig.producer.depth()).toEqual([
         { lane: 'interactive', waiting: 1, oldestSeconds: expect.any(Number) },
+        { lane: 'bulk', waiting: 0, oldestSeconds: 0 },
         { lane: 'route', waiting: 0, oldestSeconds: 0 },
         { lane: 'deliver', waiting: 0, oldestSeconds: 0 },
       ])

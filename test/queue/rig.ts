@@ -158,6 +158,7 @@ export const createRig = async (ground: Ground, options: RigOptions = {}) => {
           await workerGate.pass()
           return (options.handlers?.interactive ?? terminate)(commands)
         },
+        bulk: options.handlers?.bulk ?? (async () => undefined),
         route: options.handlers?.route ?? (async () => undefined),
         deliver: options.handlers?.deliver ?? (async () => undefined),
       },

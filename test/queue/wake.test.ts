@@ -16,11 +16,12 @@ describe.each<{ kind: Kind }>([{ kind: 'redis' }, { kind: 'postgres' }])('a wake
 
     it('reaches the handler with its id', async () => {
       const seen: string[] = []
-      rig = await createRig(ground, { handlers: { deliver: async (id) => void seen.push(id), route: async () => void seen.push('route') } })
+      rig = await createRig(ground, { handlers: { deliver: async (id) => void seen.push(id), route: async () => void seen.push('route'), bulk: async (id) => void seen.push(`bulk ${id}`) } })
       rig.producer.wake('deliver', 'receiver:1')
       rig.producer.wake('deliver', '42')
       rig.producer.wake('route', 'all')
-      await expect.poll(() => [...seen].sort(), { timeout: 10_000 }).toEqual(['42', 'receiver:1', 'route'])
+      rig.producer.wake('bulk', '0190-a')
+      await expect.poll(() => [...seen].sort(), { timeout: 10_000 }).toEqual(['42', 'bulk 0190-a', 'receiver:1', 'route'])
     })
 
     it('is one with those of the same id that wait', async () => {
