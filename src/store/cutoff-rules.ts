@@ -31,6 +31,11 @@ export interface NewRule {
   readonly revocationId: string | null
 }
 
+/** Rules to be set together: the same but for whom they kill. */
+export interface NewRules extends Omit<NewRule, 'id' | 'issuer' | 'organization' | 'user'> {
+  readonly rules: readonly Pick<NewRule, 'id' | 'issuer' | 'organization' | 'user'>[]
+}
+
 /** A rule as it was set. Times are RFC 3339 UTC with three fractional digits. */
 export interface CutoffRule extends Omit<NewRule, 'bornBefore'> {
   readonly cutoff: string
@@ -56,30 +61,36 @@ WITH turn AS MATERIALIZED (
 ), r AS (
   INSERT INTO cutoff_rules (id, issuer, resource_owner, user_id, cutoff, exclude_users, exclude_sessions, reason, actor_issuer,
     actor_subject, revocation_id, created_at, expires_at, version)
-  SELECT $1::text::uuid, $2, $3, $4, to_timestamp(ceil(extract(epoch FROM least($5::text::timestamptz, c.at)))),
+  SELECT n.id::uuid, n.issuer, n.organization, n."user", to_timestamp(ceil(extract(epoch FROM least($5::text::timestamptz, c.at)))),
     $6::text[], $7::text[], $8, $9, $10,
     $11::text::uuid, date_trunc('milliseconds', c.at), to_timestamp(ceil(extract(epoch FROM c.at))) + make_interval(secs => $12::float8),
     nextval('cutoff_rules_version_seq')
-  FROM clock c
+  FROM clock c, unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS n(id, issuer, organization, "user")
   RETURNING *
 )
-SELECT ${COLUMNS} FROM r`
+SELECT ${COLUMNS} FROM r ORDER BY r.version`
 
 /**
- * Sets a rule. Part of the caller's transaction, and best its last statement: others who set rules wait for its end.
+ * Sets rules. Part of the caller's transaction, and best its last statement: others who set rules wait for its end.
  *
  * @param lifetimeSeconds for how long, from now, a session or a token that exists now can live.
  */
-export const insertRule = async (
+export const insertRules = async (
   db: RuleTransaction,
-  rule: NewRule,
+  { rules, bornBefore, excludeUsers, excludeSessions, reason, actor, revocationId }: NewRules,
   { lifetimeSeconds }: { lifetimeSeconds: number },
-): Promise<CutoffRule> => {
-  const { id, issuer, organization, user, bornBefore, excludeUsers, excludeSessions, reason, actor, revocationId } = rule
-  const [set] = await db.$queryRawUnsafe<CutoffRule[]>(
-    SET, id, issuer, organization, user, bornBefore, excludeUsers, excludeSessions, reason,
-    actor.issuer, actor.subject, revocationId, lifetimeSeconds,
+): Promise<CutoffRule[]> => {
+  const set = await db.$queryRawUnsafe<CutoffRule[]>(
+    SET, rules.map(({ id }) => id), rules.map(({ issuer }) => issuer), rules.map(({ organization }) => organization),
+    rules.map(({ user }) => user), bornBefore, excludeUsers, excludeSessions, reason, actor.issuer, actor.subject, revocationId, lifetimeSeconds,
   )
+  if (set.length !== rules.length) throw new Error(`Of ${rules.length} rules ${set.length} were set`)
+  return set
+}
+
+/** Sets one rule, as above. */
+export const insertRule = async (db: RuleTransaction, rule: NewRule, lives: { lifetimeSeconds: number }): Promise<CutoffRule> => {
+  const [set] = await insertRules(db, { ...rule, rules: [rule] }, lives)
   if (set === undefined) throw new Error('The rule was not set')
   return set
 }

@@ -6,15 +6,19 @@
  */
 import { CurfewError } from '../errors.ts'
 import type { Actor } from '../model.ts'
-import { insertRule } from '../store/cutoff-rules.ts'
+import { insertRule, insertRules } from '../store/cutoff-rules.ts'
 import type { CutoffRule, RuleTransaction } from '../store/cutoff-rules.ts'
 import { uuidV7 } from './uuid-v7.ts'
 
-/** What is asked for. Empty is nobody and nothing; null is not named. */
-export interface RuleAsked {
+/** Whom a rule kills. Null is not named. */
+export interface RuleTarget {
   readonly issuer: string
   readonly organization: string | null
   readonly user: string | null
+}
+
+/** What rules have that are set together. */
+export interface RuleTerms {
   /** RFC 3339. Null: now. */
   readonly bornBefore: string | null
   readonly excludeUsers: readonly string[]
@@ -23,6 +27,9 @@ export interface RuleAsked {
   readonly actor: Actor
   readonly revocationId: string | null
 }
+
+/** What is asked for. Empty is nobody and nothing. */
+export interface RuleAsked extends RuleTarget, RuleTerms {}
 
 /** Every check of a session walks them, and so does every guard. */
 export const MAX_EXCLUDED = 1_000
@@ -40,17 +47,30 @@ const refuse = (says: string): never => {
   throw new CurfewError('invalid_argument', { says })
 }
 
-const check = (asked: RuleAsked): void => {
-  for (const field of ['issuer', 'organization', 'user', 'reason'] as const) {
-    const text = asked[field]
-    if (text !== null && !isName(text)) refuse(`${field} must have 1 to ${MAX_CHARACTERS} characters and no control characters`)
-  }
+const checkName = (field: string, text: string | null): void => {
+  if (text !== null && !isName(text)) refuse(`${field} must have 1 to ${MAX_CHARACTERS} characters and no control characters`)
+}
+
+const check = (targets: readonly RuleTarget[], asked: RuleTerms): void => {
+  for (const field of ['issuer', 'organization', 'user'] as const) for (const target of targets) checkName(field, target[field])
+  checkName('reason', asked.reason)
   for (const field of ['excludeUsers', 'excludeSessions'] as const) {
     if (asked[field].length > MAX_EXCLUDED) refuse(`${field} must name at most ${MAX_EXCLUDED}`)
     if (!asked[field].every(isName)) refuse(`${field} must name ids of 1 to ${MAX_CHARACTERS} characters and no control characters`)
   }
   if (asked.bornBefore !== null && !isTime(asked.bornBefore)) refuse('bornBefore must be an RFC 3339 time')
 }
+
+interface Lifetimes {
+  readonly maxLifetimeSeconds: number
+  readonly maxTokenLifetimeSeconds: number
+}
+
+const lifetimeOf = ({ maxLifetimeSeconds, maxTokenLifetimeSeconds }: Lifetimes) => ({ lifetimeSeconds: maxLifetimeSeconds + maxTokenLifetimeSeconds })
+
+const inUtc = (time: string | null): string | null => (time === null ? null : new Date(time).toISOString())
+
+const newId = (): string => uuidV7(Date.now())
 
 /**
  * Makes the setting of rules. `setRule` is part of the transaction it is given; best its last statement, because
@@ -62,10 +82,17 @@ const check = (asked: RuleAsked): void => {
  * @throws CurfewError invalid_argument.
  */
 export const createSetRule =
-  (lifetimes: { maxLifetimeSeconds: number; maxTokenLifetimeSeconds: number }) =>
+  (lifetimes: Lifetimes) =>
   async (tx: RuleTransaction, asked: RuleAsked): Promise<CutoffRule> => {
-    check(asked)
-    const bornBefore = asked.bornBefore === null ? null : new Date(asked.bornBefore).toISOString()
-    const lifetimeSeconds = lifetimes.maxLifetimeSeconds + lifetimes.maxTokenLifetimeSeconds
-    return insertRule(tx, { ...asked, bornBefore, id: uuidV7(Date.now()) }, { lifetimeSeconds })
+    check([asked], asked)
+    return insertRule(tx, { ...asked, bornBefore: inUtc(asked.bornBefore), id: newId() }, lifetimeOf(lifetimes))
+  }
+
+/** As `createSetRule`, for rules that differ in nothing but whom they kill. */
+export const createSetRules =
+  (lifetimes: Lifetimes) =>
+  async (tx: RuleTransaction, { targets, ...terms }: RuleTerms & { targets: readonly RuleTarget[] }): Promise<CutoffRule[]> => {
+    check(targets, terms)
+    const rules = targets.map(({ issuer, organization, user }) => ({ issuer, organization, user, id: newId() }))
+    return insertRules(tx, { ...terms, bornBefore: inUtc(terms.bornBefore), rules }, lifetimeOf(lifetimes))
   }
