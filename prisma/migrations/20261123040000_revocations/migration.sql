@@ -34,8 +34,6 @@ CREATE TABLE revocations (
   changed_at            timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
   -- The pass under way, from 1; the last one found nothing. 0: slices are still to be made.
   pass                  integer NOT NULL DEFAULT 0,
-  -- Where its next notification comes in line, where they are paced.
-  paced_to              timestamptz(3),
   committed_at          timestamptz(3),
   enforced_at           timestamptz(3),
   CONSTRAINT revocations_pkey PRIMARY KEY (id),
@@ -112,6 +110,42 @@ CREATE TABLE revocation_outcomes (
   CONSTRAINT revocation_outcomes_pkey PRIMARY KEY (revocation_id, receiver_id)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
 
+-- A revocation's notifications: who plans, holds or releases them locks this row, so that one at a time does, and sees
+-- what the one before did. A row of its own, so that neither those who end sessions nor those who steer ever wait for it.
+CREATE TABLE revocation_notifications (
+  revocation_id uuid NOT NULL,
+  -- The steering that its deliveries are in line with.
+  applied       notification_state NOT NULL DEFAULT 'running',
+  -- When its next delivery comes in line, where they are paced.
+  paced_to      timestamptz(3),
+  -- When its end was handed on: nobody waits any more, and webhooks are told of it.
+  ended_at      timestamptz(3),
+  CONSTRAINT revocation_notifications_pkey PRIMARY KEY (revocation_id),
+  CONSTRAINT revocation_notifications_revocation_id_fkey FOREIGN KEY (revocation_id) REFERENCES revocations (id) ON DELETE CASCADE ON UPDATE NO ACTION
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
+CREATE FUNCTION begin_revocation_notifications() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO revocation_notifications (revocation_id) VALUES (NEW.id);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER revocations_have_notifications AFTER INSERT ON revocations FOR EACH ROW EXECUTE FUNCTION begin_revocation_notifications();
+
+-- A revocation was steered or has ended, and its notifications are not yet in line with that. Written by a trigger, so that no
+-- writer can forget it; removed by whoever has brought them in line. Inserting waits for nobody.
+CREATE TABLE revocation_turns (
+  revocation_id uuid NOT NULL,
+  position      bigserial NOT NULL,
+  CONSTRAINT revocation_turns_pkey PRIMARY KEY (revocation_id, position),
+  CONSTRAINT revocation_turns_revocation_id_fkey FOREIGN KEY (revocation_id) REFERENCES revocations (id) ON DELETE CASCADE ON UPDATE NO ACTION
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
+CREATE FUNCTION put_revocation_turn() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO revocation_turns (revocation_id) VALUES (NEW.id);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER revocations_take_turns AFTER UPDATE ON revocations FOR EACH ROW
+  WHEN (OLD.state IS DISTINCT FROM NEW.state OR OLD.notifications IS DISTINCT FROM NEW.notifications) EXECUTE FUNCTION put_revocation_turn();
+
 ALTER TABLE commits ADD COLUMN revocation_id uuid;
 CREATE INDEX commits_by_revocation ON commits (revocation_id, id) WHERE revocation_id IS NOT NULL;
 -- Log-outs are routed by a claim of their own, so that none waits behind a revocation.
@@ -119,14 +153,26 @@ DROP INDEX commits_unrouted;
 CREATE INDEX commits_unrouted ON commits (id) WHERE routed_at IS NULL AND revocation_id IS NULL;
 CREATE INDEX commits_of_revocations_unrouted ON commits (revocation_id, id) WHERE routed_at IS NULL AND revocation_id IS NOT NULL;
 
--- `event` is what is told. Of a revocation itself the session is empty and the sid its id.
+-- `event` is what is told. Of a revocation itself there is no session, and the sid is its id.
 ALTER TABLE deliveries
   ADD COLUMN revocation_id uuid,
   ADD COLUMN event text NOT NULL DEFAULT 'session.terminated',
-  -- One delivery stands for all sessions that the revocation ended of this user at this client.
-  ADD COLUMN of_user boolean NOT NULL DEFAULT false;
+  -- It stands for all sessions that the revocation ended of this user at this client: the session is empty, and the sid
+  -- the revocation's id and the sub, so that there is one. Its last outcome is `waiting` while the user has live sessions.
+  ADD COLUMN of_user boolean NOT NULL DEFAULT false,
+  -- It was paced or held back until then, so its horizon begins there.
+  ADD COLUMN held_until timestamptz(3);
 CREATE INDEX deliveries_of_revocations ON deliveries (revocation_id, state, id) WHERE revocation_id IS NOT NULL;
-CREATE UNIQUE INDEX deliveries_of_users ON deliveries (revocation_id, receiver_id, client_id, sub) WHERE of_user;
+-- What is due, of log-outs and of revocations apart: a drain reads the log-outs first, however much of a revocation is due.
+DROP INDEX deliveries_due;
+CREATE INDEX deliveries_due ON deliveries (receiver_id, due_at, id) WHERE state = 'pending' AND revocation_id IS NULL;
+CREATE INDEX deliveries_of_revocations_due ON deliveries (receiver_id, due_at, id) WHERE state = 'pending' AND revocation_id IS NOT NULL;
+-- Nothing asks by commit: planning is the cheaper without.
+DROP INDEX deliveries_commit_id_idx;
+
+-- Attempts are counted for the revocation that ended the session, or that set the rule.
+ALTER TABLE dead_uses ADD COLUMN revocation_id uuid;
+CREATE INDEX dead_uses_of_revocations ON dead_uses (revocation_id) WHERE revocation_id IS NOT NULL;
 
 -- What a revocation can walk: live sessions of an organization, of a user, of an issuer, by expiry, so that what has
 -- expired long ago is never met; those of a device, of an address, born in a stretch of time, of a client.
@@ -149,8 +195,16 @@ BEGIN
     RETURN NULL;
   END IF;
   PERFORM FROM revocation_outcomes o
-  WHERE (o.revocation_id, o.receiver_id) IN (SELECT DISTINCT revocation_id, receiver_id FROM after_rows WHERE revocation_id IS NOT NULL)
+  WHERE (o.revocation_id, o.receiver_id) IN (
+    SELECT revocation_id, receiver_id FROM (
+      SELECT revocation_id, receiver_id, state, 1 AS n FROM after_rows WHERE revocation_id IS NOT NULL
+      UNION ALL SELECT revocation_id, receiver_id, state, -1 FROM before_rows WHERE revocation_id IS NOT NULL
+    ) moved GROUP BY revocation_id, receiver_id, state HAVING sum(n) <> 0)
   ORDER BY o.revocation_id, o.receiver_id FOR NO KEY UPDATE;
+  -- A retry moves nothing.
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
   UPDATE revocation_outcomes o SET
     pending = o.pending + c.pending, acknowledged = o.acknowledged + c.acknowledged, failed = o.failed + c.failed, moot = o.moot + c.moot,
     acknowledged_at = greatest(o.acknowledged_at, m.acknowledged_at)
