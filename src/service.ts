@@ -16,6 +16,7 @@ import { createStreamChannel } from './channels/stream.ts'
 import { createWebhookSecrets } from './channels/webhook-secret.ts'
 import type { Config } from './config.ts'
 import { createKeyring } from './keys.ts'
+import { createAnnounceRules } from './outbox/announce-rules.ts'
 import { createEnforcement } from './outbox/enforce.ts'
 import { createQueueBackend } from './queue/backend.ts'
 import { createProducer } from './queue/enqueue.ts'
@@ -80,7 +81,8 @@ export const createService = async (config: Config, options: { telemetry?: Telem
   const keyring = createKeyring(config.keys)
   const signer = createSigner({ db: commits, keyring, ...config.keys.rotation })
   const secrets = createWebhookSecrets(keyring)
-  const ground: Ground = { config, telemetry, backend, producer, database, stopping: stopping.signal, router, terminate, enforcement, stream, signer, secrets }
+  const announceRules = createAnnounceRules({ db: commits, stream, log })
+  const ground: Ground = { config, telemetry, backend, producer, database, stopping: stopping.signal, router, terminate, enforcement, stream, announceRules, signer, secrets }
 
   const state = { draining: false, queueAvailable: () => true }
   const ready = async (): Promise<Readiness> => {

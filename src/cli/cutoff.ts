@@ -1,15 +1,19 @@
 /**
  * `curfew cutoff`: sets and lists cutoff rules straight in Postgres, for an operator who can do nothing else at this
- * moment. A rule is in force with its commit; processes that hold rules in memory follow within a second.
+ * moment. A rule is in force with its commit. Guards on Redis are told at once where `REDIS_URL` is set; whatever holds
+ * rules in memory follows within a second or so in any case.
  */
 import { userInfo } from 'node:os'
 import { InvalidArgumentError } from 'commander'
 import type { Command } from 'commander'
+import { createStreamChannel } from '../channels/stream.ts'
 import { readSettings } from '../config.ts'
+import { createAnnounceRules } from '../outbox/announce-rules.ts'
 import { countKilled, listRules } from '../store/cutoff-rules.ts'
 import type { CutoffRule } from '../store/cutoff-rules.ts'
 import { openDatabase } from '../store/postgres.ts'
 import type { Database } from '../store/postgres.ts'
+import { createPlainRedis } from '../store/redis.ts'
 import { createSetRule } from '../termination/cutoff-rules.ts'
 
 interface SetOptions {
@@ -31,6 +35,8 @@ interface CommandDeps {
 /** Counting further would keep the operator waiting. */
 const MOST_COUNTED = 100_000
 const PAGE = 500
+/** From an operator's machine, Redis may be far away. */
+const TELLING_MS = 3_000
 
 const withDatabase = async (environment: NodeJS.ProcessEnv, use: (db: Database) => Promise<void>): Promise<void> => {
   const { DATABASE_URL } = readSettings(environment, ['DATABASE_URL'])
@@ -40,6 +46,16 @@ const withDatabase = async (environment: NodeJS.ProcessEnv, use: (db: Database) 
   } finally {
     await db.$disconnect()
   }
+}
+
+/** At once; where that fails, workers do it within a second or so, so it says nothing and never rejects. */
+const tellGuards = async ({ environment, db }: { environment: NodeJS.ProcessEnv; db: Database }): Promise<void> => {
+  const { REDIS_URL, MAX_TOKEN_LIFETIME } = readSettings(environment, ['REDIS_URL', 'MAX_TOKEN_LIFETIME'])
+  if (REDIS_URL === undefined) return
+  const redis = createPlainRedis(REDIS_URL, () => {})
+  const stream = createStreamChannel({ redis, maxTokenLifetimeSeconds: MAX_TOKEN_LIFETIME, now: Date.now })
+  await createAnnounceRules({ db, stream, log: { warn: () => {} }, boundMs: TELLING_MS })()
+  redis.disconnect()
 }
 
 /** One line a rule: when it was set, its id, what it kills, whom it spares, who set it and why. */
@@ -73,6 +89,7 @@ const setRule = ({ environment, say }: CommandDeps) => (options: SetOptions): Pr
       actor: { issuer: 'curfew:cli', subject: userInfo().username },
       revocationId: null,
     })
+    await tellGuards({ environment, db })
     say(lineOf(rule))
     // A misspelt issuer kills nothing, and nobody would notice.
     const killed = await countKilled(db, { rule, most: MOST_COUNTED })

@@ -6,16 +6,14 @@
  * Repeat-safe; several workers do the same thing twice, harmlessly, but for writing a Redis again: that one does.
  */
 import type { Restoring, StreamChannel, StreamState } from '../channels/stream.ts'
-import { readRulesAfter } from '../store/cutoff-rules.ts'
 import type { Database } from '../store/postgres.ts'
-import { givePositions, pruneEntries, readEnforcedUpTo, readTombstones, ruleOnTheWire } from '../store/stream.ts'
+import { givePositions, pruneEntries, readEnforcedUpTo, readTombstones } from '../store/stream.ts'
 import type { EnforcedUpTo } from '../store/stream.ts'
 import type { Log } from '../telemetry.ts'
+import { announceRulesAfter } from './announce-rules.ts'
 
 /** Longer than a commit's transaction can last: what became visible later than its time says is written again too. */
 const MARGIN_MS = 60_000
-/** Rules of one entry: some hundred kilobytes at most. */
-const RULES_AT_ONCE = 500
 /** Longer than a look takes where nothing is lost. */
 const BOUND_MS = 500
 /** Entries that get positions or are pruned in one tick: statements of a few thousand rows each. */
@@ -24,8 +22,6 @@ const STATEMENTS = 20
 export interface KeepStream {
   /** One look, as above. */
   tick(): Promise<void>
-  /** Puts new rules on the stream now; for whoever has just set one. Rejects where Redis is away: upkeep repeats it. */
-  announceRules(): Promise<void>
 }
 
 export const createKeepStream = (deps: {
@@ -39,18 +35,6 @@ export const createKeepStream = (deps: {
   const { db, stream, maxSessionLifetimeSeconds, maxTokenLifetimeSeconds, log } = deps
   /** Nothing that was committed so long ago can still live. */
   const horizonMs = (maxSessionLifetimeSeconds + maxTokenLifetimeSeconds) * 1_000 + MARGIN_MS
-
-  /** Rules commit in the order of their versions, so those above the one on the stream are all that is missing there. */
-  const announceRules = async (channel: StreamChannel, from: bigint): Promise<boolean> => {
-    let after = from
-    for (;;) {
-      const rules = await readRulesAfter(db, { after, limit: RULES_AT_ONCE })
-      const to = rules.at(-1)?.version
-      if (to === undefined) return true
-      if (!(await channel.announceRules(rules.map(ruleOnTheWire), { after, to }))) return false
-      after = to
-    }
-  }
 
   const writeAgain = async (restoring: Restoring, sinceMs: number): Promise<boolean> => {
     let before: string | null = null
@@ -85,7 +69,7 @@ export const createKeepStream = (deps: {
     const enforced = await readEnforcedUpTo(db)
     const state = await channel.state()
     if (!(await makeWhole(channel, state, enforced))) return
-    if (!(await announceRules(channel, state.rule))) return
+    if (!(await announceRulesAfter({ db, stream: channel }, state.rule))) return
     await channel.advance(enforced.freshMs, enforced.nowMs - enforced.freshMs + (performance.now() - sinceMs))
     await channel.prune()
   }
@@ -114,9 +98,6 @@ export const createKeepStream = (deps: {
         stream === null ? undefined : keepSoon(stream),
         repeat(async () => (await givePositions(db)).count).then(() => repeat(() => pruneEntries(db))),
       ])
-    },
-    announceRules: async () => {
-      if (stream !== null) await announceRules(stream, (await stream.state()).rule)
     },
   }
 }

@@ -33,6 +33,8 @@ export interface Ground {
   readonly terminate: Terminate
   readonly enforcement: ReturnType<typeof createEnforcement>
   readonly stream: StreamChannel | null
+  /** For whoever has just set cutoff rules: puts them on the stream at once. Never rejects. */
+  readonly announceRules: () => Promise<void>
   readonly signer: Signer
   readonly secrets: WebhookSecrets
 }

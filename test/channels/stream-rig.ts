@@ -6,6 +6,7 @@ import { createCacheChannel } from '../../src/channels/cache.ts'
 import { createStreamChannel } from '../../src/channels/stream.ts'
 import { createGuard } from '../../src/client/index.ts'
 import type { Guard, GuardOptions } from '../../src/client/index.ts'
+import { createAnnounceRules } from '../../src/outbox/announce-rules.ts'
 import { createEnforcement } from '../../src/outbox/enforce.ts'
 import { createKeepStream } from '../../src/outbox/keep-stream.ts'
 import { insertRule } from '../../src/store/cutoff-rules.ts'
@@ -45,6 +46,7 @@ export const startStreamRig = async () => {
 
   return {
     database, db, redis, connection, stream, enforcement, keepStream, live, end, check,
+    announceRules: createAnnounceRules({ db, stream, log }),
     /** A guard on this Redis; closed at the end. */
     guard: async (options: GuardOptions = {}): Promise<Guard> => {
       const guard = await createGuard({ redis: redis.url, startWithinMs: 5_000, ...options })

@@ -1,6 +1,9 @@
+import { execFile } from 'node:child_process'
 import { cp, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { createGuard } from '../../src/client/index.ts'
 import { streamKeys, tombstoneMember } from '../../src/client/redis-names.ts'
@@ -9,6 +12,8 @@ import { redisMissing } from '../harness/redis.ts'
 import { ISSUER, command } from '../harness/seed.ts'
 import { startStreamRig } from './stream-rig.ts'
 import type { StreamRig } from './stream-rig.ts'
+
+const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
 
 describe.skipIf(redisMissing)('the stream in Redis', () => {
   let rig: StreamRig
@@ -79,7 +84,7 @@ describe.skipIf(redisMissing)('the stream in Redis', () => {
     const [id = ''] = await rig.live(1)
     const guard = await rig.guard()
     await rig.setRule({ user: 'u1', excludeSessions: ['kept'] })
-    await rig.keepStream.announceRules()
+    await rig.announceRules()
     await rig.until(() => rig.check(guard, id) === 'cutoff')
     expect(rig.check(guard, 'kept')).toBe('active')
     const later = await rig.guard()
@@ -87,6 +92,23 @@ describe.skipIf(redisMissing)('the stream in Redis', () => {
     const born = Date.now() / 1_000 + 60
     expect(later.check({ issuer: ISSUER, sessionId: id, subject: 'u1', born })).toBe('active')
     expect(later.check({ issuer: ISSUER, sessionId: id, subject: 'u2', born: 0 })).toBe('active')
+  })
+
+  it('learns of a rule at once, also where the command sets it and nobody does upkeep', async () => {
+    const guard = await rig.guard()
+    const set = ['cutoff', 'set', '--issuer', ISSUER, '--user', 'u1', '--reason', 'INC-1']
+    const env = { PATH: process.env['PATH'], DATABASE_URL: rig.database.url, REDIS_URL: rig.redis.url }
+    await promisify(execFile)(process.execPath, [cli, ...set], { env })
+    await rig.until(() => rig.check(guard, 'any') === 'cutoff')
+  })
+
+  it('leaves no rule out, however many are set and announced at once', async () => {
+    const guard = await rig.guard()
+    await Promise.all(Array.from({ length: 20 }, async () => {
+      await rig.setRule({ user: 'u9' })
+      await rig.announceRules()
+    }))
+    await rig.until(() => guard.holds.rules === 20)
   })
 
   it('G2: an emptied Redis serves no one until everything in force is back', async () => {
