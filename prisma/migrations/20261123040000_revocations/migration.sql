@@ -53,9 +53,8 @@ CREATE INDEX revocations_of_organizations ON revocations (id) WHERE NOT instance
 CREATE TABLE revocation_slices (
   revocation_id uuid NOT NULL,
   number        integer NOT NULL,
-  -- The index that is walked, and for which value of it.
+  -- The index that is walked. A key is the number of one of its values, and then its further columns.
   walks         text NOT NULL,
-  value         text,
   start_key     text[] NOT NULL,
   until_key     text[] NOT NULL,
   at_key        text[] NOT NULL,
@@ -186,7 +185,7 @@ CREATE INDEX sessions_fingerprint_id_id_idx ON sessions (fingerprint_id, id);
 DROP INDEX sessions_issuer_user_id_idx;
 CREATE INDEX sessions_issuer_user_id_id_idx ON sessions (issuer, user_id, id);
 DROP INDEX session_clients_client_id_idx;
-CREATE INDEX session_clients_client_id_session_id_idx ON session_clients (client_id, session_id);
+CREATE INDEX session_clients_client_id_session_id_sid_idx ON session_clients (client_id, session_id, sid);
 
 -- Outcomes are locked in the order of their keys, after whatever else a statement holds.
 CREATE FUNCTION keep_revocation_outcomes() RETURNS trigger LANGUAGE plpgsql AS $$
