@@ -2,9 +2,11 @@
  * The line: where a command waits until it is known to be committed. One in each API process.
  *
  * What arrives while two batches are under way is gathered into the next (500 at most); an idle line sends at once.
- * While the queue can be used, batches go to the workers through it; while it cannot (Redis away, frozen or slow,
- * workers dead), this process commits them by itself through the same code, and nobody waits for the queue to return.
- * An answer is a committed row in every case: the worker's authenticated result, a reading, or our own commit.
+ * While few wait (fewer than `queueFrom`) this process commits them by itself: a hop through the queue costs a batch
+ * more than its commit, and only pays where there is more than one process can commit. From there on batches go to the
+ * workers through the queue. While that cannot be used (Redis away, frozen or slow, workers dead), this process commits
+ * all of them by itself, and nobody waits for the queue to return. It is the same code in every case, and an answer is
+ * a committed row: the worker's authenticated result, a reading, or our own commit.
  *
  * Commands that someone else's lock keeps from being committed (`busy`) are asked again, with a growing pause, in
  * batches of their own, so that they delay nobody.
@@ -50,6 +52,8 @@ export interface LineDeps {
   readonly commit: (commands: readonly TerminateCommand[]) => Promise<readonly TerminateAnswer[]>
   readonly readTerminated: (commands: readonly TerminateCommand[]) => Promise<readonly (TerminateAnswer | null)[]>
   readonly maxWaiting: number
+  /** Commands that wait, from which on the queue is used; 1 sends all of them through it. */
+  readonly queueFrom: number
   readonly commitWaitMs: number
   readonly stopWithinMs?: number
   readonly metrics: Pick<Metrics, 'curfew_terminations_total' | 'curfew_committed_seconds' | 'curfew_waiting' | 'curfew_queue_available'>
@@ -67,7 +71,7 @@ const STOP_WITHIN_MS = 5_000
 type Via = 'queue' | 'read' | 'self'
 
 export const createLine = (deps: LineDeps): Line => {
-  const { kind, producer, results, heartbeat, commit, readTerminated, maxWaiting, commitWaitMs, metrics, log } = deps
+  const { kind, producer, results, heartbeat, commit, readTerminated, maxWaiting, queueFrom, commitWaitMs, metrics, log } = deps
   const waiting = createWaiting()
   const matters = (ask: Ask) => !ask.settled
   let stopping = false
@@ -146,7 +150,7 @@ export const createLine = (deps: LineDeps): Line => {
     ask: (command) => {
       if (stopping || waiting.size() >= maxWaiting) return Promise.reject(new CurfewError('overloaded'))
       const { ask, promise } = waiting.add(command, performance.now())
-      if (availability.isAvailable()) incoming.push(ask)
+      if (waiting.size() >= queueFrom && availability.isAvailable()) incoming.push(ask)
       else fallback.commit([ask])
       sweeper ??= setInterval(sweep, SWEEP_EVERY_MS)
       return promise

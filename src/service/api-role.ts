@@ -44,6 +44,7 @@ export const createApiRole = ({ config, telemetry, backend, producer, database, 
     commit: terminate,
     readTerminated: (commands) => readTerminated(reads, commands),
     maxWaiting: config.queue.maxWaiting,
+    queueFrom: config.queue.queueFrom,
     commitWaitMs: config.queue.commitWaitMs,
     // A stop has given the requests their time before it comes to the line.
     stopWithinMs: 0,

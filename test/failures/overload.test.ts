@@ -1,6 +1,7 @@
 /**
  * More than a process can hold: what is too much is refused at once and says when to come back, what was admitted is
- * answered with the truth, and afterwards everything is as before. An API and a worker process, the queue on each store.
+ * answered with the truth, and afterwards everything is as before. An API and a worker process, the queue on each store;
+ * and with what the API commits by itself.
  */
 import { Agent, request } from 'undici'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
@@ -25,7 +26,14 @@ interface Answer {
   readonly ms: number
 }
 
-describe.each(['redis', 'postgres'] as const)('overload, queue on %s', (kind) => {
+/** From the first command on through the queue, or never. */
+const ways = [
+  { kind: 'redis', queueFrom: '1' },
+  { kind: 'postgres', queueFrom: '1' },
+  { kind: 'redis', queueFrom: '1000' },
+] as const
+
+describe.each(ways)('overload, queue on $kind, used from $queueFrom on', ({ kind, queueFrom }) => {
   describe.skipIf(kind === 'redis' && redisMissing)('', () => {
     let cluster: Cluster
     let api: ServiceProcess
@@ -34,7 +42,7 @@ describe.each(['redis', 'postgres'] as const)('overload, queue on %s', (kind) =>
       agent = new Agent({ connections: CONNECTIONS, pipelining: 1 })
       cluster = await startCluster({
         ...(kind === 'redis' ? {} : { redis: null }),
-        settings: { MAX_WAITING: String(MAX_WAITING), RATE_LIMIT_CALLER: '5' },
+        settings: { QUEUE_FROM: queueFrom, MAX_WAITING: String(MAX_WAITING), RATE_LIMIT_CALLER: '5' },
       })
       ;[api] = await Promise.all([cluster.start('api'), cluster.start('worker')])
       await cluster.untilQueued(api)

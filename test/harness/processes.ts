@@ -20,7 +20,7 @@ export interface ServiceProcess {
 
 const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
 
-/** Settings that every process of a test shares; none is taken from the environment of the test run. */
+/** Settings that every process of a test shares; none is taken from the environment of the test run. Tests ask little at once, and the queue is to be in the way. */
 export const settingsFor = (settings: { databaseUrl: string; redisUrl: string | null; issuers: unknown[] }): Record<string, string> => ({
   DATABASE_URL: settings.databaseUrl,
   ...(settings.redisUrl === null ? {} : { REDIS_URL: settings.redisUrl }),
@@ -28,6 +28,7 @@ export const settingsFor = (settings: { databaseUrl: string; redisUrl: string | 
   QUEUE_SECRET: Buffer.alloc(32, 7).toString('base64'),
   KEY_ENCRYPTION_KEY: Buffer.alloc(32, 9).toString('base64'),
   ALLOW_PRIVATE_RECEIVERS: '127.0.0.0/8',
+  QUEUE_FROM: '1',
   PORT: '0',
   OPS_PORT: '0',
 })

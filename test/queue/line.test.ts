@@ -30,6 +30,16 @@ describe.each<{ kind: Kind }>([{ kind: 'redis' }, { kind: 'postgres' }])('the li
       expect(rig.own).toEqual([])
     })
 
+    it('commits by itself while few wait, and hands the rest of a flood to the workers', async () => {
+      await open({ queueFrom: 128 })
+      const [lone = '', ...ids] = await liveSessions(ground, 401)
+      await expectTruth(ground, [lone], [await rig.ask(lone)])
+      expect(rig.worked).toEqual([])
+      await expectTruth(ground, ids, await rig.askAll(ids))
+      expect(rig.own.flat().length).toBe(1 + 127)
+      expect(rig.worked.flat().length).toBe(400 - 127)
+    })
+
     it('gathers what arrives together, 500 at most', async () => {
       await open()
       const ids = await liveSessions(ground, 1_202)

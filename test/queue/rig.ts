@@ -107,7 +107,7 @@ const createGate = (): Gate => {
   }
 }
 
-type RigOptions = Partial<Pick<LineDeps, 'commit' | 'maxWaiting' | 'commitWaitMs' | 'stopWithinMs'>> & {
+type RigOptions = Partial<Pick<LineDeps, 'commit' | 'maxWaiting' | 'queueFrom' | 'commitWaitMs' | 'stopWithinMs'>> & {
   readonly secrets?: QueueSecrets
   readonly workerSecrets?: QueueSecrets
   readonly handlers?: Partial<Handlers>
@@ -143,6 +143,7 @@ export const createRig = async (ground: Ground, options: RigOptions = {}) => {
     },
     readTerminated: (commands) => readTerminated(db, commands),
     maxWaiting: options.maxWaiting ?? 5_000,
+    queueFrom: options.queueFrom ?? 1,
     commitWaitMs: options.commitWaitMs ?? 10_000,
     stopWithinMs: options.stopWithinMs ?? 1_000,
     metrics,
