@@ -8,6 +8,14 @@
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { addCutoffCommands } from './cli/cutoff.ts'
+import { RemoteError, createRemote, readRemote, readUrl } from './cli/remote.ts'
+import { ReportBroken } from './cli/report-file.ts'
+import { addRevocationsCommands } from './cli/revocations.ts'
+import { addRevokeCommand } from './cli/revoke.ts'
+import type { Run } from './cli/revoke.ts'
+import { createTerminal } from './cli/terminal.ts'
+import { NotVerified, verifyReport } from './cli/verify-report.ts'
+import type { VerifyOptions } from './cli/verify-report.ts'
 import { ConfigError, defaultOf, keyRotation, readSettings, settingNames, settings } from './config.ts'
 import { CurfewError } from './errors.ts'
 import { createKeyring } from './keys.ts'
@@ -87,6 +95,16 @@ const rotateKey = (options: { issuer: string; alg: string; force: boolean }): Pr
     }
   })
 
+/** Runs a command at a Curfew elsewhere; what it resolves with is the exit code. */
+const atRemote: Run = async (use) => {
+  const remote = createRemote(readRemote(process.env))
+  process.exitCode = await use({ remote, terminal: createTerminal({ input: process.stdin, output: process.stdout }) })
+}
+
+const verifyCommand = async (file: string, options: VerifyOptions): Promise<void> => {
+  for (const line of await verifyReport(file, { ...options, curfewUrl: readUrl(process.env) })) say(line)
+}
+
 const httpUrl = (text: string): string => {
   if (!URL.canParse(text) || !/^https?:$/.test(new URL(text).protocol)) throw new InvalidArgumentError('It must be an http(s) URL, written as in `iss`.')
   return text
@@ -127,6 +145,14 @@ const buildProgram = (): Command => {
   const cutoff = program.command('cutoff').description('rules by which whatever was born up to a moment is dead, at once')
   addCutoffCommands(cutoff, { environment: process.env, issuerOption, url: httpUrl, say })
 
+  addRevokeCommand(program.command('revoke').description('end many sessions, at the Curfew of CURFEW_URL, as CURFEW_TOKEN'), atRemote)
+  const revocations = program.command('revocations').description('what was revoked there, how far it is, and its report')
+  addRevocationsCommands(revocations, atRemote)
+  program.command('verify-report').description('check a report that `curfew revocations report` has written').argument('<file>', 'the report')
+    .option('--jwks <file or url>', 'the keys to trust (default: those that the Curfew of CURFEW_URL publishes)')
+    .option('--issuer <url>', 'in whose name it must be signed', httpUrl)
+    .action(verifyCommand)
+
   const config = program.command('config').description('the settings')
   config.command('print').description('check them all and print them; secrets are not shown').action(printConfig)
   return program
@@ -137,9 +163,10 @@ const explain = (error: unknown): { sentence: string; code: number } => {
   if (error instanceof ConfigError) return { sentence: error.message, code: 2 }
   // Commander has written its own sentence already; help and version are not errors.
   if (error instanceof CommanderError) return { sentence: '', code: error.exitCode === 0 ? 0 : 2 }
-  if (error instanceof MigrationError || error instanceof RedisUnusableError || error instanceof CurfewError) {
-    return { sentence: error.message, code: 1 }
+  if ([MigrationError, RedisUnusableError, CurfewError, RemoteError].some((known) => error instanceof known)) {
+    return { sentence: (error as Error).message, code: 1 }
   }
+  if (error instanceof NotVerified || error instanceof ReportBroken) return { sentence: `Not verified: ${error.message}`, code: 1 }
   if (cannotConnect(error)) return { sentence: 'Postgres cannot be reached; is DATABASE_URL right?', code: 1 }
   const { message, code } = error instanceof Error ? (error as NodeJS.ErrnoException) : { message: String(error), code: undefined }
   return { sentence: message === '' ? (code ?? 'It failed.') : message, code: 1 }

@@ -30,6 +30,8 @@ import { introspectRoute } from './routes/introspect.ts'
 import type { IntrospectDeps } from './routes/introspect.ts'
 import { jwksRoutes } from './routes/jwks.ts'
 import type { JwksDeps } from './routes/jwks.ts'
+import { reportRoute } from './routes/revocations/report.ts'
+import type { ReportRouteDeps } from './routes/revocations/report.ts'
 import { receiverRoutes } from './routes/receivers.ts'
 import type { ReceiverRoutesDeps } from './routes/receivers.ts'
 import { streamRoutes } from './routes/stream.ts'
@@ -43,6 +45,7 @@ export interface ApiDeps extends AuthenticationDeps, EndSessionDeps, HealthDeps,
   readonly introspect: IntrospectDeps
   readonly stream: Omit<StreamRoutesDeps, 'refuseDeadToken'>
   readonly attempts: AttemptRoutesDeps
+  readonly report: ReportRouteDeps
   readonly telemetry: { readonly log: Log; readonly metrics: Metrics }
   readonly http: {
     /** Where callers reach the API, for the OpenAPI document. */
@@ -128,6 +131,7 @@ export const buildServer = (deps: ApiDeps): FastifyInstance => {
       await known.register(streamRoutes, { ...deps.stream, refuseDeadToken: deps.refuseDeadToken })
       await known.register(introspectRoute, deps.introspect)
       await known.register(attemptRoutes, deps.attempts)
+      await known.register(reportRoute, deps.report)
     })
     await routes.register(openApiRoutes)
     allowedMethods.refuseOthers()

@@ -4,7 +4,6 @@
  * rules in memory follows within a second or so in any case.
  */
 import { userInfo } from 'node:os'
-import { InvalidArgumentError } from 'commander'
 import type { Command } from 'commander'
 import { createStreamChannel } from '../channels/stream.ts'
 import { readSettings } from '../config.ts'
@@ -15,6 +14,7 @@ import { openDatabase } from '../store/postgres.ts'
 import type { Database } from '../store/postgres.ts'
 import { createPlainRedis } from '../store/redis.ts'
 import { createSetRule } from '../termination/cutoff-rules.ts'
+import { another, time } from './texts.ts'
 
 interface SetOptions {
   readonly issuer: string
@@ -108,15 +108,6 @@ const listAll = ({ environment, say }: CommandDeps) => ({ issuer }: { issuer?: s
       before = page.at(-1)?.version ?? null
     }
   })
-
-const time = (text: string): string => {
-  if (!/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/i.test(text) || Number.isNaN(Date.parse(text))) {
-    throw new InvalidArgumentError('It must be an RFC 3339 time, for example 2026-11-23T12:00:00Z.')
-  }
-  return text
-}
-
-const another = (value: string, before: readonly string[]): string[] => [...before, value]
 
 /** Adds `set` and `list`. @param issuerOption the words of `--issuer`. @param url its parser. */
 export const addCutoffCommands = (

@@ -12,6 +12,7 @@ import { createLimits } from '../auth/limits.ts'
 import { createRefuseDeadToken } from '../auth/own-session.ts'
 import { createRulesInForce } from '../auth/rules-in-force.ts'
 import { createTrust } from '../auth/trust.ts'
+import { createSignReport } from '../channels/report-signing.ts'
 import { checkReceiverUrl } from '../delivery/address.ts'
 import { createVerification } from '../delivery/verification.ts'
 import { createHeartbeat, createTicks } from '../queue/heartbeat.ts'
@@ -23,6 +24,7 @@ import { readDeadUses, recordDeadUses } from '../store/dead-uses.ts'
 import { listDeliveries, readSettled } from '../store/deliveries.ts'
 import { deleteReceiver, getReceiver, listReceivers, putReceiver } from '../store/receivers.ts'
 import { redeliverAll, redeliverOne } from '../store/redelivery.ts'
+import { createReportReads } from '../store/revocation-report.ts'
 import { createSessionStore } from '../store/sessions.ts'
 import { givePositions, readEntries, readHead, readTombstones } from '../store/stream.ts'
 import { readTerminated } from '../store/terminations.ts'
@@ -110,6 +112,7 @@ export const createApiRole = ({ config, telemetry, backend, producer, database, 
       recordDeadUses: (asked) => recordDeadUses(reads, asked),
       readDeadUses: (asked) => readDeadUses(reads, asked),
     },
+    report: { ...createReportReads({ db: reads, retentionSeconds: config.delivery.retentionSeconds }), signReport: createSignReport(signer), log },
     telemetry,
     http: config.http,
   })

@@ -16,6 +16,7 @@ import { createTrust } from '../../src/auth/trust.ts'
 import { buildServer } from '../../src/api/server.ts'
 import type { ApiDeps } from '../../src/api/server.ts'
 import { createBackchannelLogout } from '../../src/channels/backchannel-logout.ts'
+import { createSignReport } from '../../src/channels/report-signing.ts'
 import { createSigner } from '../../src/channels/signing.ts'
 import { createWebhook } from '../../src/channels/webhook.ts'
 import { createWebhookSecrets } from '../../src/channels/webhook-secret.ts'
@@ -32,6 +33,7 @@ import { openDatabase } from '../../src/store/postgres.ts'
 import type { Database } from '../../src/store/postgres.ts'
 import { deleteReceiver, getReceiver, listReceivers, putReceiver } from '../../src/store/receivers.ts'
 import { redeliverAll, redeliverOne } from '../../src/store/redelivery.ts'
+import { createReportReads } from '../../src/store/revocation-report.ts'
 import { createSessionStore } from '../../src/store/sessions.ts'
 import { rotateSecret } from '../../src/store/webhook-secrets.ts'
 import { givePositions, readEntries, readHead, readTombstones } from '../../src/store/stream.ts'
@@ -153,6 +155,7 @@ export const startApi = async (
       readRulesAfter: (asked) => readRulesAfter(db, asked),
       log,
     },
+    report: { ...createReportReads({ db, retentionSeconds: 3_600 }), signReport: createSignReport(signer), log },
     telemetry,
     http: { publicUrl: null, trustProxy: options.trustProxy ?? [] },
     ...options.change,

@@ -1,0 +1,163 @@
+/**
+ * A revocation's report, part by part: the facts, each receiver's outcome, each session that was ended, and what follows
+ * from having seen them all. Holds a page in memory, however many sessions there are.
+ */
+import type { ReportReceiver, ReportSession, ReportTold, Untold } from '../client/report.ts'
+import type { EndedRow, FailureRow, HistoryEntry, OutcomeRow, ReportRule } from '../store/revocation-report.ts'
+import type { Within } from '../store/receivers.ts'
+import type { Revocation } from '../store/revocations.ts'
+import { limitsOf } from './report-limits.ts'
+
+export interface ReportReads {
+  readonly readHistory: (id: string) => Promise<readonly HistoryEntry[]>
+  readonly readRulesOf: (id: string) => Promise<readonly ReportRule[]>
+  readonly readOutcomes: (asked: Within & { id: string; after: string; limit: number }) => Promise<readonly OutcomeRow[]>
+  readonly readFailures: (id: string) => Promise<readonly FailureRow[]>
+  readonly readEnded: (asked: { id: string; after: string }) => Promise<readonly EndedRow[]>
+  /** Live sessions that the revocation is to end, counted anew up to a bound. */
+  readonly countRemaining: (revocation: Revocation) => Promise<{ count: number; exact: boolean }>
+  /** RFC 3339 UTC, by the database's clock. */
+  readonly readClock: () => Promise<string>
+}
+
+export type ReportFacts = Awaited<ReturnType<typeof factsOf>>
+
+/** Told once every session was seen. */
+export interface ReportEnd {
+  readonly listed: number
+  /** Participants that were not told, by client and by why. */
+  readonly untold: readonly { readonly clientId: string; readonly why: Untold; readonly participants: number }[]
+  /** How often what it ended was tried after its end; what its rules killed is counted there. */
+  readonly attempts: { readonly count: string; readonly lastTime: string | null }
+}
+
+export type ReportPart =
+  | { readonly kind: 'facts'; readonly facts: ReportFacts }
+  | { readonly kind: 'receivers'; readonly receivers: readonly ReportReceiver[] }
+  | { readonly kind: 'sessions'; readonly sessions: readonly ReportSession[] }
+  | { readonly kind: 'end'; readonly end: ReportEnd }
+
+const RECEIVERS_AT_ONCE = 1_000
+
+/**
+ * @param seen the revocation, which the reader may see. @param facts what `factsOf` says of it.
+ * @param within the receivers that the reader may see by name.
+ */
+export async function* partsOf(reads: ReportReads, { seen, facts, within }: { seen: Revocation; facts: ReportFacts; within: Within }): AsyncGenerator<ReportPart> {
+  const { id } = seen
+  yield { kind: 'facts', facts }
+  const named = new Set<string>()
+  const failures = await reads.readFailures(id)
+  for (let after = '', more = true; more; ) {
+    const rows = await reads.readOutcomes({ ...within, id, after, limit: RECEIVERS_AT_ONCE })
+    for (const { receiverId, visible } of rows) if (visible) named.add(receiverId)
+    if (rows.length > 0) yield { kind: 'receivers', receivers: rows.map((row) => receiverOf(row, failures)) }
+    after = rows.at(-1)?.receiverId ?? after
+    more = rows.length === RECEIVERS_AT_ONCE
+  }
+  const isOver = seen.state === 'done' || seen.state === 'cancelled'
+  const untold = new Map<string, { clientId: string; why: Untold; participants: number }>()
+  let listed = 0
+  let attempts = 0n
+  let lastTime: string | null = null
+  for (let after = '0'; ; ) {
+    const rows = await reads.readEnded({ id, after })
+    const last = rows.at(-1)
+    if (last === undefined) break
+    const sessions = rows.map((row) => sessionOf(row, { named, isOver }))
+    for (const session of sessions) {
+      count(untold, session)
+      attempts += BigInt(session.attempts ?? 0)
+      // All of one shape, so that they compare as texts.
+      if (session.lastAttemptTime !== null && session.lastAttemptTime > (lastTime ?? '')) lastTime = session.lastAttemptTime
+    }
+    listed += rows.length
+    yield { kind: 'sessions', sessions }
+    after = last.commit
+  }
+  yield { kind: 'end', end: { listed, untold: [...untold.values()], attempts: { count: String(attempts), lastTime } } }
+}
+
+export const factsOf = async (reads: ReportReads, revocation: Revocation) => {
+  const { id, reach, actor, filter, exclude, deliveries } = revocation
+  const [history, rules, remaining, generatedTime] = await Promise.all([
+    reads.readHistory(id), reads.readRulesOf(id), reads.countRemaining(revocation), reads.readClock(),
+  ])
+  const isOver = revocation.state === 'done' || revocation.state === 'cancelled'
+  const final = isOver && (revocation.state === 'cancelled' ? deliveries.pending === '0' : revocation.acknowledged !== null)
+  return {
+    name: `revocations/${id}`,
+    generatedTime,
+    /** Nothing of it will change by itself. */
+    final,
+    state: revocation.state,
+    notifications: revocation.notifications,
+    mode: revocation.mode,
+    reason: revocation.reason,
+    ticket: revocation.ticket,
+    actor,
+    issuers: revocation.issuers,
+    /** Null: the whole instance. */
+    organizations: reach === 'instance' ? null : [...reach].sort(),
+    filter,
+    exclude,
+    containment: revocation.containment,
+    pacing: { deliveriesPerSecond: revocation.deliveriesPerSecond },
+    rules,
+    clocks: {
+      createTime: revocation.created,
+      cutoffTime: revocation.cutoff,
+      committedTime: revocation.committed,
+      enforcedTime: revocation.enforced,
+      acknowledgedTime: revocation.acknowledged,
+    },
+    history,
+    sessions: {
+      expected: revocation.expected,
+      expectedExact: revocation.expectedExact,
+      matched: revocation.matched,
+      terminated: revocation.terminated,
+      remaining: String(remaining.count),
+      remainingExact: remaining.exact,
+      /** A whole pass found none left, and so did this count. */
+      proven: revocation.state === 'done' && remaining.count === 0,
+    },
+    deliveries,
+    limits: limitsOf(revocation, { final }),
+  }
+}
+
+const receiverOf = (row: OutcomeRow, failures: readonly FailureRow[]): ReportReceiver => {
+  const { receiverId, visible, type, clientId, ...counts } = row
+  const own = failures.filter((failure) => failure.receiverId === receiverId)
+  return {
+    id: visible ? receiverId : null,
+    type,
+    clientId,
+    ...counts,
+    failures: Object.fromEntries(own.map(({ outcome, count: number }) => [outcome, number])),
+  }
+}
+
+const sessionOf = (row: EndedRow, { named, isOver }: { named: ReadonlySet<string>; isOver: boolean }): ReportSession => {
+  const told = row.deliveries.map(({ receiverId, clientId, state, outcome, time }): ReportTold => ({
+    receiver: named.has(receiverId) ? receiverId : null, clientId, state, outcome, time,
+  }))
+  const untold = row.participants.flatMap(({ clientId, sid, sub }) => {
+    const isTold = row.deliveries.some((d) => d.clientId === clientId && (d.ofUser ? d.sub === sub : d.sid === sid))
+    if (isTold) return []
+    // A participant whose user is told as a whole waits until it is known that none of its sessions lives.
+    const why: Untold = row.old ? 'forgotten' : row.routed && isOver ? 'no_receiver' : 'not_yet'
+    return [{ clientId, why }]
+  })
+  const { id, issuer, userId, resourceOwner, born, terminated, attempts, lastAttemptTime } = row
+  return { id, issuer, userId, resourceOwner, born, terminated, attempts, lastAttemptTime, told, untold }
+}
+
+const count = (counts: Map<string, { clientId: string; why: Untold; participants: number }>, { untold }: ReportSession): void => {
+  for (const { clientId, why } of untold) {
+    const key = `${why} ${clientId}`
+    const counted = counts.get(key) ?? { clientId, why, participants: 0 }
+    counts.set(key, { ...counted, participants: counted.participants + 1 })
+  }
+}
