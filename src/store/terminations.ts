@@ -13,7 +13,7 @@
  * Touches at most one row of sessions and one event for each command, and one row of commits. Relies on sessions_pkey.
  */
 import type { Details, EndedSession, TerminateAnswer, TerminateCommand } from '../model.ts'
-import { otherSids } from './other-sids.ts'
+import { otherSidsOfLocked, writerOf } from './other-sids.ts'
 import type { Database } from './postgres.ts'
 import { wireTime } from './wire-time.ts'
 
@@ -26,13 +26,14 @@ WITH asker AS MATERIALIZED (
   FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
     WITH ORDINALITY AS t(issuers, actor_issuer, actor_subject, mode, reason, k)
 ), locked AS MATERIALIZED (
-  SELECT s.id, s.issuer, s.state, s.sequence, s.change_date, s.resource_owner, s.expires_at, s.cache_keys
+  SELECT s.id, s.issuer, s.state, s.sequence, s.change_date, s.resource_owner, s.expires_at, s.cache_keys,
+    ${writerOf('s')} AS writer
   FROM sessions s WHERE s.id = ANY($1::text[])
   ORDER BY s.id
   FOR NO KEY UPDATE OF s SKIP LOCKED
 ), judged AS MATERIALIZED (
   SELECT a.n, a.id, k.issuers, k.actor_issuer, k.actor_subject, k.mode, k.reason, l.sequence, l.change_date, l.resource_owner,
-         l.issuer, l.expires_at, l.cache_keys, l.id IS NOT NULL AS held, l.issuer = ANY(k.issuers) AS may,
+         l.issuer, l.expires_at, l.cache_keys, l.writer, l.id IS NOT NULL AS held, l.issuer = ANY(k.issuers) AS may,
          l.issuer = ANY(k.issuers) AND l.state = 'active' AS live,
          row_number() OVER (PARTITION BY a.id, l.issuer = ANY(k.issuers) AND l.state = 'active' ORDER BY a.n) AS turn
   FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS a(id, asker, n)
@@ -58,7 +59,7 @@ SELECT (SELECT id::text FROM receipt) AS commit_id, (SELECT sessions FROM receip
     WHEN j.live THEN CASE WHEN j.turn = 1
       THEN json_build_array('ended', (j.sequence + 1)::text, ${wireTime(`greatest(date_trunc('milliseconds', now()), j.change_date)`)},
         j.resource_owner, j.issuer, floor(extract(epoch FROM j.expires_at) * 1000), j.cache_keys,
-        ${otherSids('j.id')})
+        ${otherSidsOfLocked({ id: 'j.id', writer: 'j.writer' })})
       ELSE json_build_array('before', (j.sequence + 1)::text,
         ${wireTime(`greatest(date_trunc('milliseconds', now()), j.change_date)`)}, j.resource_owner) END
     WHEN j.may THEN json_build_array('before', j.sequence::text, ${wireTime('j.change_date')}, j.resource_owner)

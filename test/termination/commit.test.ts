@@ -1,6 +1,8 @@
+import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { changedNothing, openDatabase } from '../../src/store/postgres.ts'
 import type { Database } from '../../src/store/postgres.ts'
+import { createSessionStore } from '../../src/store/sessions.ts'
 import { readTerminated, terminateSessions } from '../../src/store/terminations.ts'
 import { createDatabase } from '../harness/postgres.ts'
 import type { TestDatabase } from '../harness/postgres.ts'
@@ -30,6 +32,35 @@ describe('the commit of a batch', () => {
     expect(answers).toEqual([{ outcome: 'ended', details: { sequence: '2', changeDate: event?.created_at.toISOString(), resourceOwner: 'o7' } }])
     expect(event).toMatchObject({ type: 'session.terminated', sequence: '2', mode: 'revoke', reason: 'stolen', actor_subject: 'admin', commit_id: commitId })
     expect(ended).toMatchObject([{ sessionId: 's1', issuer: ISSUER }])
+  })
+
+  it('G2: knows the sid of a participant that joined when its statement had begun and had not locked the session yet', async () => {
+    await seedSessions(database.sql, [{ id: 's1', clients: [{ clientId: 'shop', sid: 's1/shop' }] }])
+    // A row filter that waits: the statement has its snapshot by then, and no lock. Superusers pass it.
+    const role = `filtered_${randomBytes(6).toString('hex')}`
+    await database.sql.query(`
+      CREATE FUNCTION wait_here() RETURNS boolean LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN true; END';
+      ALTER TABLE sessions ENABLE ROW LEVEL SECURITY;
+      CREATE POLICY waits ON sessions USING (wait_here());
+      CREATE ROLE ${role} LOGIN PASSWORD 'test';
+      GRANT ALL ON ALL TABLES IN SCHEMA public TO ${role}; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO ${role}`)
+    const url = new URL(database.url)
+    Object.assign(url, { username: role, password: 'test' })
+    const filtered = openDatabase({ url: url.href, name: 'filtered', max: 1, lockTimeoutMs: 10_000, statementTimeoutMs: 10_000 })
+    const holder = await database.sql.connect()
+    await holder.query('BEGIN; SELECT pg_advisory_xact_lock(42)')
+    const committing = terminateSessions(filtered, [command('s1')])
+    await expect.poll(async () => (await database.sql.query(`SELECT FROM pg_stat_activity WHERE usename = $1 AND wait_event = 'advisory'`, [role])).rowCount).toBe(1)
+    const joined = await createSessionStore({ db, maxLifetimeSeconds: 60, maxTokenLifetimeSeconds: 60 })
+      .addParticipant({ actor: { issuer: ISSUER, subject: 'registrar' }, issuers: [ISSUER] }, { sessionId: 's1', clientId: 'app', sid: 's1/app', sub: null })
+    expect(joined).toMatchObject({ outcome: 'present', details: { sequence: '2' } })
+    await holder.query('COMMIT')
+    holder.release()
+    const { answers, ended } = await committing
+    await filtered.$disconnect()
+    await database.sql.query(`ALTER TABLE sessions DISABLE ROW LEVEL SECURITY; DROP POLICY waits ON sessions; DROP OWNED BY ${role}; DROP ROLE ${role}`)
+    expect(answers).toMatchObject([{ outcome: 'ended', details: { sequence: '3' } }])
+    expect(ended[0]?.sids.toSorted()).toEqual(['s1/app', 's1/shop'])
   })
 
   it('G3: asking again gives the first details and writes nothing', async () => {

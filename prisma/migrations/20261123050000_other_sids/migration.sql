@@ -5,4 +5,11 @@
 -- rows. Dropping the column changes the catalogue alone. The version before works with both.
 
 CREATE INDEX session_clients_named_otherwise ON session_clients (session_id, sid) WHERE sid <> session_id;
+
+-- As of when it is called, not of when the statement around it began (it is volatile).
+CREATE FUNCTION other_sids_of(text) RETURNS text[] LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN ARRAY(SELECT DISTINCT c.sid FROM session_clients c WHERE c.session_id = $1 AND c.sid <> c.session_id);
+END $$;
+
 ALTER TABLE cutoff_rules DROP COLUMN position;
