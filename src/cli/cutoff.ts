@@ -48,13 +48,14 @@ const withDatabase = async (environment: NodeJS.ProcessEnv, use: (db: Database) 
   }
 }
 
-/** At once; where that fails, workers do it within a second or so, so it says nothing and never rejects. */
-const tellGuards = async ({ environment, db }: { environment: NodeJS.ProcessEnv; db: Database }): Promise<void> => {
+/** At once; where that fails, workers do it within a second or so, so it says so and never rejects. */
+const tellGuards = async ({ environment, say, db }: CommandDeps & { db: Database }): Promise<void> => {
   const { REDIS_URL, MAX_TOKEN_LIFETIME } = readSettings(environment, ['REDIS_URL', 'MAX_TOKEN_LIFETIME'])
   if (REDIS_URL === undefined) return
   const redis = createPlainRedis(REDIS_URL, () => {})
   const stream = createStreamChannel({ redis, maxTokenLifetimeSeconds: MAX_TOKEN_LIFETIME, now: Date.now })
-  await createAnnounceRules({ db, stream, log: { warn: () => {} }, boundMs: TELLING_MS })()
+  const warn = () => say('Guards on Redis could not be told at once; a worker will tell them within a second or so.')
+  await createAnnounceRules({ db, stream, log: { warn }, boundMs: TELLING_MS })()
   redis.disconnect()
 }
 
@@ -89,8 +90,8 @@ const setRule = ({ environment, say }: CommandDeps) => (options: SetOptions): Pr
       actor: { issuer: 'curfew:cli', subject: userInfo().username },
       revocationId: null,
     })
-    await tellGuards({ environment, db })
     say(lineOf(rule))
+    await tellGuards({ environment, say, db })
     // A misspelt issuer kills nothing, and nobody would notice.
     const killed = await countKilled(db, { rule, most: MOST_COUNTED })
     const number = killed === MOST_COUNTED ? `at least ${killed}` : killed

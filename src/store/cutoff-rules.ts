@@ -107,7 +107,10 @@ export const listRules = (
     issuer, before, limit,
   )
 
-/** A rule as guards know it, with its version. */
+/** Other sids of excluded sessions that are told with a rule; a session has a few. */
+const MAX_EXCLUDED_SIDS = 10_000
+
+/** A rule as guards know it, with its version: an excluded session is spared by whatever sid a participant knows it. */
 export type VersionedRule = RuleOnTheWire & { readonly version: bigint }
 
 /** Up to `limit` rules in force that were committed after the version `after`, in that order; fewer means there are no more. */
@@ -115,7 +118,10 @@ export const readRulesAfter = (db: RuleTransaction, { after, limit }: { after: b
   db.$queryRawUnsafe<VersionedRule[]>(
     `SELECT r.id::text AS id, r.issuer, r.resource_owner AS organization, r.user_id AS "user",
        (extract(epoch FROM r.cutoff) * 1000)::float8 AS "cutoffMs", r.exclude_users AS "excludeUsers",
-       r.exclude_sessions AS "excludeSessions", (extract(epoch FROM r.expires_at) * 1000)::float8 AS "expiresMs", r.version
+       r.exclude_sessions || ARRAY(
+         SELECT c.sid FROM session_clients c JOIN sessions s ON s.id = c.session_id
+         WHERE c.session_id = ANY (r.exclude_sessions) AND c.sid <> c.session_id AND s.issuer = r.issuer LIMIT ${MAX_EXCLUDED_SIDS}
+       ) AS "excludeSessions", (extract(epoch FROM r.expires_at) * 1000)::float8 AS "expiresMs", r.version
      FROM cutoff_rules r WHERE r.version > $1 AND r.expires_at > clock_timestamp() ORDER BY r.version LIMIT $2`,
     after, limit,
   )

@@ -5,7 +5,7 @@
 import type { Database } from './postgres.ts'
 import { wireTime } from './wire-time.ts'
 
-/** What was tried: a terminated session, or something that a rule kills; `id` is the session's or the rule's. */
+/** What was tried: a terminated session, or something that a rule kills; `id` is the session's (reported: or a sid of it) or the rule's. */
 export interface DeadTarget {
   readonly by: 'session' | 'rule'
   readonly id: string
@@ -16,18 +16,25 @@ export interface DeadUse extends DeadTarget {
   readonly count: number
 }
 
-// In the order of the key, so that two reports of the same do not deadlock. A rule's id is compared as text: what was
-// reported need not be a UUID.
+// In the order of the key, so that two reports of the same do not deadlock. A guard names a session as the token does, and
+// so perhaps by a participant's sid: it is counted under the session's id.
 const RECORD = `
 INSERT INTO dead_uses AS d (issuer, target, target_id, uses, first_at, last_at)
-SELECT a.issuer, a.target, a.target_id, sum(a.uses), min(c.at), min(c.at)
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS a(issuer, target, target_id, uses)
-  CROSS JOIN (SELECT date_trunc('milliseconds', clock_timestamp()) AS at) c
-WHERE ($5::text[] IS NULL OR a.issuer = ANY ($5::text[])) AND CASE a.target
-  WHEN 'session' THEN EXISTS (SELECT FROM sessions s WHERE s.id = a.target_id AND s.issuer = a.issuer AND s.state = 'terminated')
-  ELSE EXISTS (SELECT FROM cutoff_rules r WHERE r.id = a.target_id::uuid AND r.issuer = a.issuer) END
-GROUP BY a.issuer, a.target, a.target_id
-ORDER BY a.target, a.target_id COLLATE "C", a.issuer
+SELECT n.issuer, n.target, n.id, sum(n.uses), min(c.at), min(c.at)
+FROM (
+  SELECT a.issuer, a.target, a.uses, CASE a.target
+    WHEN 'session' THEN coalesce(
+      (SELECT s.id FROM sessions s WHERE s.id = a.target_id AND s.issuer = a.issuer AND s.state = 'terminated'),
+      (SELECT s.id FROM session_clients k JOIN sessions s ON s.id = k.session_id
+       WHERE k.sid = a.target_id AND s.issuer = a.issuer AND s.state = 'terminated' LIMIT 1))
+    ELSE (SELECT r.id::text FROM cutoff_rules r WHERE r.id = a.target_id::uuid AND r.issuer = a.issuer) END AS id
+  FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS a(issuer, target, target_id, uses)
+  WHERE $5::text[] IS NULL OR a.issuer = ANY ($5::text[])
+  OFFSET 0
+) n CROSS JOIN (SELECT date_trunc('milliseconds', clock_timestamp()) AS at) c
+WHERE n.id IS NOT NULL
+GROUP BY n.issuer, n.target, n.id
+ORDER BY n.target, n.id COLLATE "C", n.issuer
 ON CONFLICT (target, target_id, issuer) DO UPDATE
 SET uses = d.uses + excluded.uses, last_at = greatest(d.last_at, excluded.last_at)`
 

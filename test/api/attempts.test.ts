@@ -54,6 +54,17 @@ describe('attempts', () => {
     expect((await read('sessionId=dead', stranger)).json()).toEqual({ attempts: [] })
   })
 
+  it('count for the session, by whatever sid a participant knows it', async () => {
+    const { url: issuer } = api.issuer
+    await seedSessions(api.database.sql, [{ id: 'shared', issuer, clients: [{ clientId: 'app', sid: 'shared/app' }, { clientId: 'shop', sid: 'shared/shop' }] }])
+    const one = (sessionId: string) => ({ issuer, sessionId, count: 1 })
+    await report([one('shared/app')])
+    expect((await read('sessionId=shared')).json()).toEqual({ attempts: [] })
+    await api.delete('shared', { as: await api.bearer({ permissions: ['session.delete'] }) })
+    await report([one('shared/app'), one('shared/shop'), one('shared')])
+    expect((await read('sessionId=shared')).json()).toMatchObject({ attempts: [{ issuer, count: '3' }] })
+  })
+
   it('may be reported by many at once', async () => {
     const { url: issuer } = api.issuer
     await seedSessions(api.database.sql, ['m1', 'm2', 'm3'].map((id) => ({ id, issuer })))

@@ -42,7 +42,9 @@ export const startStreamRig = async () => {
     return ids
   }
   const end = async (ids: readonly string[]) => terminate(ids.map((id) => command(id)))
-  const check = (guard: Guard, sessionId: string) => guard.check({ issuer: ISSUER, sessionId, subject: 'u1', organization: 'o1', born: Date.now() / 1_000 })
+  // Before every rule that a test sets.
+  const born = Date.now() / 1_000
+  const check = (guard: Guard, sessionId: string) => guard.check({ issuer: ISSUER, sessionId, subject: 'u1', organization: 'o1', born })
 
   return {
     database, db, redis, connection, stream, enforcement, keepStream, live, end, check,

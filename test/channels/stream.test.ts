@@ -94,11 +94,21 @@ describe.skipIf(redisMissing)('the stream in Redis', () => {
     expect(later.check({ issuer: ISSUER, sessionId: id, subject: 'u2', born: 0 })).toBe('active')
   })
 
+  it('spares an excluded session by whatever sid a participant knows it', async () => {
+    const [kept = '', gone = ''] = await rig.live(2, (id) => [id, `${id}/app`])
+    const guard = await rig.guard()
+    await rig.setRule({ user: 'u1', excludeSessions: [kept] })
+    await rig.announceRules()
+    await rig.until(() => rig.check(guard, gone) === 'cutoff')
+    expect([kept, `${kept}/app`, `${gone}/app`].map((sid) => rig.check(guard, sid))).toEqual(['active', 'active', 'cutoff'])
+  })
+
   it('learns of a rule at once, also where the command sets it and nobody does upkeep', async () => {
     const guard = await rig.guard()
     const set = ['cutoff', 'set', '--issuer', ISSUER, '--user', 'u1', '--reason', 'INC-1']
     const env = { PATH: process.env['PATH'], DATABASE_URL: rig.database.url, REDIS_URL: rig.redis.url }
-    await promisify(execFile)(process.execPath, [cli, ...set], { env })
+    const { stdout } = await promisify(execFile)(process.execPath, [cli, ...set], { env })
+    expect(stdout).not.toContain('could not')
     await rig.until(() => rig.check(guard, 'any') === 'cutoff')
   })
 
