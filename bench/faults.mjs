@@ -1,6 +1,6 @@
 /**
  * Redis is frozen (connected but silent), then gone (killed and started again), each for five seconds in the middle of
- * a load of 64 connections on the product. What is asked: the slowest answer, requests that failed, and whether
+ * a load of 256 connections on the product, enough for it to use the queue. What is asked: the slowest answer, requests that failed, and whether
  * everything was handed on when Redis was back.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -9,7 +9,7 @@ import { checkTruth } from './truth.mjs'
 
 /** @typedef {import('./stage.mjs').Stage} Stage */
 
-const CONNECTIONS = 64
+const CONNECTIONS = 256
 const AWAY_SECONDS = 5
 
 /** @typedef {Awaited<ReturnType<typeof measureFault>>} Fault */

@@ -5,7 +5,7 @@
 /**
  * @typedef {import('./measure.mjs').Cell} Cell
  * @typedef {import('./faults.mjs').Fault} Fault
- * @typedef {'curfew' | 'curfew-postgres'} Ours
+ * @typedef {'curfew' | 'curfew-queued' | 'curfew-postgres'} Ours
  * @typedef {{ figure: string, goal: string, median: number, least: number, most: number, met: boolean, unit: '' | 'ms' }} Judged
  */
 

@@ -81,12 +81,13 @@ export const readOptions = (parameters) => {
   const names = given.variants === undefined ? variantNames : listOf(given.variants)
   const chosen = names.filter(isVariant)
   if (chosen.length !== names.length || chosen.length === 0) throw new UsageError(`--variants is wrong\n\n${usage}`)
-  const leftOut = backend === 'redis' ? 'curfew-postgres' : backend === 'postgres' ? 'curfew' : null
+  /** @type {Readonly<Record<typeof backend, readonly string[]>>} */
+  const leftOut = { redis: ['curfew-postgres'], postgres: ['curfew', 'curfew-queued'], both: [] }
   return {
     mode: modeOf(given),
     quick,
     backend,
-    variants: chosen.filter((name) => name !== leftOut),
+    variants: chosen.filter((name) => !leftOut[backend].includes(name)),
     connections: listOf(given.connections ?? (given.guard ? '1,64' : '1,64,512')).map((text) => wholeNumber('connections', text)),
     repetitions: wholeNumber('repetitions', given.repetitions ?? (given.soak ? '20' : quick ? '1' : given.deliveries ? '3' : '5')),
     seconds: wholeNumber('seconds', given.seconds ?? (given.soak ? '30' : quick ? '2' : '5')),

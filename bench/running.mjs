@@ -37,7 +37,7 @@ export const startVariant = async (stage, { name, nodeOptions = [] }) => {
     child: startChild({
       command: process.execPath,
       parameters: [...nodeOptions.map((option) => option.replace('{role}', role)), ...variant.command],
-      env: { ...stage.settings, ...redisUrl, ROLES: role },
+      env: { ...stage.settings, ...variant.settings, ...redisUrl, ROLES: role },
       log: join(stage.folder, `${name}-${role}-${starts}.log`),
     }),
   }))

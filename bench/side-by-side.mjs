@@ -69,7 +69,7 @@ export const measureSideBySide = async (stage, options) => {
  * @param {Measured} measured
  */
 export const conclude = ({ repetitions, faults, twice }) => {
-  const measured = /** @type {const} */ (['curfew', 'curfew-postgres']).filter((name) => repetitions[0]?.some(({ variant }) => variant === name))
+  const measured = /** @type {const} */ (['curfew', 'curfew-queued', 'curfew-postgres']).filter((name) => repetitions[0]?.some(({ variant }) => variant === name))
   const products = measured.map((name) => ({
     name,
     goals: [...judgeRatios(repetitions, name), ...(name === 'curfew' ? judgeFaults(faults) : [])],

@@ -17,7 +17,8 @@ import { openHandles, residentBytes } from './usage.mjs'
  */
 
 export const SOAK_LIFETIME_SECONDS = 30
-const CONNECTIONS = 64
+/** More than the product commits without the queue. */
+const CONNECTIONS = 256
 /** What a garbage collector or an allocator may keep without leaking. */
 const TOLERATED_GROWTH = 0.1
 const TOLERATED_BYTES = 24 * 2 ** 20
