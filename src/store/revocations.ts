@@ -98,7 +98,7 @@ export const REVOCATION_SUMS = `
 
 const FILTER_COLUMNS = 'r.filter, r.exclude'
 
-type ReadColumns = Omit<Revocation, 'reach'> & { readonly instance: boolean; readonly organizations: readonly string[] }
+export type ReadColumns = Omit<Revocation, 'reach'> & { readonly instance: boolean; readonly organizations: readonly string[] }
 
 export const revocationOf = <Row extends Partial<ReadColumns> & Pick<ReadColumns, 'instance' | 'organizations'>>(
   { instance, organizations, ...row }: Row,
