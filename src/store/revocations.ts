@@ -52,6 +52,8 @@ export interface Revocation extends Omit<NewRevocation, 'expected' | 'reachesBor
   readonly enforced: string | null
   /** When the last receiver answered that did; null while anything is to be told. */
   readonly acknowledged: string | null
+  /** Of what has ended so far, nobody is still to be told. */
+  readonly told: boolean
   /** Live sessions met so far that matched, and those that this revocation ended. */
   readonly matched: string
   readonly terminated: string
@@ -80,8 +82,8 @@ export const REVOCATION_COLUMNS = `r.id::text AS id, r.state::text AS state, r.n
   r.containment, ${wireTime('r.cutoff_time')} AS cutoff, r.deliveries_per_second AS "deliveriesPerSecond",
   r.expected::text AS expected, r.expected_exact AS "expectedExact", ${wireTime('r.created_at')} AS created, ${wireTime('r.changed_at')} AS changed,
   ${wireTime('r.committed_at')} AS committed, ${wireTime('r.enforced_at')} AS enforced,
-  CASE WHEN r.state = 'done' AND o.pending = 0 AND NOT EXISTS (SELECT FROM commits c WHERE c.revocation_id = r.id AND c.routed_at IS NULL)
-    THEN ${wireTime('CASE WHEN o.total = 0 THEN r.committed_at ELSE o.acknowledged_at END')} END AS acknowledged,
+  CASE WHEN r.state = 'done' AND t.told THEN ${wireTime('CASE WHEN o.total = 0 THEN r.committed_at ELSE o.acknowledged_at END')} END AS acknowledged,
+  t.told,
   n.matched::text AS matched, n.terminated::text AS terminated,
   jsonb_build_object('total', o.total::text, 'acknowledged', o.acknowledged::text, 'pending', o.pending::text,
     'failed', o.failed::text, 'moot', o.moot::text) AS deliveries`
@@ -94,7 +96,9 @@ export const REVOCATION_SUMS = `
   CROSS JOIN LATERAL (
     SELECT coalesce(sum(total), 0) AS total, coalesce(sum(acknowledged), 0) AS acknowledged, coalesce(sum(pending), 0) AS pending,
       coalesce(sum(failed), 0) AS failed, coalesce(sum(moot), 0) AS moot, max(acknowledged_at) AS acknowledged_at
-    FROM revocation_outcomes WHERE revocation_id = r.id) o`
+    FROM revocation_outcomes WHERE revocation_id = r.id) o
+  CROSS JOIN LATERAL (
+    SELECT o.pending = 0 AND NOT EXISTS (SELECT FROM commits c WHERE c.revocation_id = r.id AND c.routed_at IS NULL) AS told) t`
 
 const FILTER_COLUMNS = 'r.filter, r.exclude'
 

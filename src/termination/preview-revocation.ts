@@ -1,0 +1,53 @@
+/**
+ * Previews: what a revocation would do, before anybody asks for it. Nothing is written.
+ *
+ * It counts as acceptance does and reads along the same index; a preview that takes too long still counts, and one whose
+ * count takes too long still gives a token: in an incident the answer "at least none" must not stand in the way.
+ */
+import type { Containment } from '../model.ts'
+import { sqlState } from '../store/postgres.ts'
+import type { Database } from '../store/postgres.ts'
+import { readCutoff, readImpact } from '../store/revocation-preview.ts'
+import type { Impact } from '../store/revocation-preview.ts'
+import { MOST_COUNTED } from './accept-revocation.ts'
+import { rulesOf } from './containment.ts'
+import type { CountRevocation } from './count-revocation.ts'
+import type { Counted, PreviewTokens } from './preview-token.ts'
+import { previewOf } from './revocation-asked.ts'
+import type { Asker, RevocationAsked } from './revocation-asked.ts'
+
+export interface RevocationPreview {
+  readonly counted: Counted
+  /** Null: it could not be found out in time. */
+  readonly impact: Impact | null
+  readonly containment: Containment
+  /** Cutoff rules that would be set. */
+  readonly rules: number
+  /** RFC 3339 UTC. */
+  readonly cutoff: string
+  readonly token: string
+  readonly tokenExpiresMs: number
+}
+
+export type PreviewRevocation = (asked: { asker: Asker; asked: RevocationAsked }) => Promise<RevocationPreview>
+
+const CANCELLED = '57014'
+
+export const createPreviewRevocation = (deps: {
+  /** With a longer time limit than requests have, and few connections: so many previews are made at once. */
+  db: Database
+  count: CountRevocation
+  previewTokens: PreviewTokens
+}): PreviewRevocation => async ({ asker, asked }) => {
+  const { db, count, previewTokens } = deps
+  const scope = { issuers: asker.issuers, reach: asker.reach, filter: asked.filter, exclude: asked.exclude }
+  const cutoff = await readCutoff(db, asked.filter.bornBefore)
+  const counted = await count(scope, MOST_COUNTED)
+  const impact = await readImpact(db, { ...scope, cutoff }, MOST_COUNTED).catch((error: unknown) => {
+    if (sqlState(error) === CANCELLED) return null
+    throw error
+  })
+  const targets = rulesOf(scope)
+  const { token, expiresMs: tokenExpiresMs } = previewTokens.issue(counted, previewOf(asker, asked))
+  return { counted, impact, containment: targets === null ? 'rows' : 'rules', rules: targets?.length ?? 0, cutoff, token, tokenExpiresMs }
+}
