@@ -110,9 +110,10 @@ export const settings = {
   COMMIT_WAIT: setting(milliseconds.default(10_000), 'Milliseconds after which a DELETE that is not known to be committed answers 504.'),
   QUEUE_FROM: setting(count.default(128), 'DELETEs that wait in one API process, from which on they go to the workers through the queue; while fewer wait it commits them by itself, which is faster for few. 1 sends all through the queue.'),
   MAX_WAITING: setting(count.default(20_000), 'DELETEs that one API process holds at once, and reads for deciding who may; one more is answered 503.'),
+  PREVIEW_THRESHOLD: setting(z.coerce.number().int().min(0).max(1_000_000_000).default(1_000), 'Sessions above which a revocation needs a preview; 0: always.'),
   RATE_LIMIT_CALLER: setting(count.default(50), 'Requests per second of one (issuer, subject) without instance-wide `session.delete`.'),
   RATE_LIMIT_REFUSED: setting(count.default(100), 'Refused tokens per minute from one address.'),
-  DATABASE_POOL: setting(count.default(10), 'Postgres connections of each pool; a process has up to three.'),
+  DATABASE_POOL: setting(count.default(10), 'Postgres connections of each pool; a process has up to three, and two connections more for previews.'),
   SHUTDOWN_TIMEOUT: setting(milliseconds.default(10_000), 'Milliseconds for a clean stop; after that the process exits with code 1.'),
   LOG_LEVEL: setting(z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'), 'Least level that is logged.'),
 } as const satisfies Record<string, Setting>
@@ -203,6 +204,7 @@ export const readConfig = (environment: NodeJS.ProcessEnv) => {
       maxWaiting: parsed.MAX_WAITING,
       queueFrom: parsed.QUEUE_FROM,
     },
+    revocations: { previewThreshold: parsed.PREVIEW_THRESHOLD },
     limits: { callerPerSecond: parsed.RATE_LIMIT_CALLER, refusedPerMinute: parsed.RATE_LIMIT_REFUSED },
     keys: {
       encryptionKey: parsed.KEY_ENCRYPTION_KEY,

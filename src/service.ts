@@ -21,7 +21,6 @@ import { createEnforcement } from './outbox/enforce.ts'
 import { createQueueBackend } from './queue/backend.ts'
 import { createProducer } from './queue/enqueue.ts'
 import { openDatabase } from './store/postgres.ts'
-import type { Database } from './store/postgres.ts'
 import { createPlainRedis } from './store/redis.ts'
 import { createTelemetry } from './telemetry.ts'
 import type { Telemetry } from './telemetry.ts'
@@ -51,8 +50,8 @@ export const createService = async (config: Config, options: { telemetry?: Telem
   const parts: Part[] = []
   const onError = (what: string) => (error: Error) => log.warn({ event: 'connection.failed', what, err: error }, 'an idle connection failed')
 
-  const database = (name: string): Database => {
-    const opened = openDatabase({ url: config.database.url, name, max: config.database.poolSize, onIdleError: onError('postgres') })
+  const database: Ground['database'] = (name, bounds = {}) => {
+    const opened = openDatabase({ url: config.database.url, name, max: config.database.poolSize, onIdleError: onError('postgres'), ...bounds })
     parts.push({ stop: () => opened.$disconnect() })
     return opened
   }

@@ -2,6 +2,7 @@
 import type { FastifySchema } from 'fastify'
 import { z } from 'zod'
 import { errorAnswers } from './documented-errors.ts'
+import { operationAnswer } from './revocation-view.ts'
 
 const details = z
   .object({
@@ -45,7 +46,10 @@ export const endSessionDocument = (url: string): FastifySchema => ({
     prefer: z
       .string()
       .optional()
-      .describe('`wait=N`: hold the answer for up to N seconds (30 at most) until the receivers have answered'),
+      .describe(
+        '`wait=N`: hold the answer for up to N seconds (30 at most) until the receivers have answered. `respond-async`: 202 with a '
+        + 'revocation that can be watched, at once',
+      ),
   }),
   body: z
     .object({ sessionToken: z.string().nullable().optional() })
@@ -53,6 +57,7 @@ export const endSessionDocument = (url: string): FastifySchema => ({
     .meta({ description: 'Optional; with any content type or none', examples: [{ sessionToken: '…' }] }),
   response: {
     200: answer,
+    202: operationAnswer.meta({ description: 'With `Prefer: respond-async`: accepted. A session that has ended already is answered 200' }),
     ...errorAnswers('session_token_invalid', 'permission_denied', 'session_not_found'),
     ...errorAnswers('body_too_large', 'not_committed_in_time'),
   },

@@ -32,6 +32,8 @@ import { jwksRoutes } from './routes/jwks.ts'
 import type { JwksDeps } from './routes/jwks.ts'
 import { reportRoute } from './routes/revocations/report.ts'
 import type { ReportRouteDeps } from './routes/revocations/report.ts'
+import { revocationRoutes } from './routes/revocations/revocation-routes.ts'
+import type { RevocationRoutesDeps } from './routes/revocations/revocation-routes.ts'
 import { receiverRoutes } from './routes/receivers.ts'
 import type { ReceiverRoutesDeps } from './routes/receivers.ts'
 import { streamRoutes } from './routes/stream.ts'
@@ -44,6 +46,7 @@ export interface ApiDeps extends AuthenticationDeps, EndSessionDeps, HealthDeps,
   readonly sessionRoutes: SessionRoutesDeps
   readonly introspect: IntrospectDeps
   readonly stream: Omit<StreamRoutesDeps, 'refuseDeadToken'>
+  readonly revocations: Omit<RevocationRoutesDeps, 'refuseDeadToken'>
   readonly attempts: AttemptRoutesDeps
   readonly report: ReportRouteDeps
   readonly telemetry: { readonly log: Log; readonly metrics: Metrics }
@@ -128,6 +131,7 @@ export const buildServer = (deps: ApiDeps): FastifyInstance => {
       await known.register(endSessionRoutes, deps)
       await known.register(sessionRoutes, deps.sessionRoutes)
       await known.register(receiverRoutes, deps.receivers)
+      await known.register(revocationRoutes, { ...deps.revocations, refuseDeadToken: deps.refuseDeadToken })
       await known.register(streamRoutes, { ...deps.stream, refuseDeadToken: deps.refuseDeadToken })
       await known.register(introspectRoute, deps.introspect)
       await known.register(attemptRoutes, deps.attempts)

@@ -30,10 +30,14 @@ import { givePositions, readEntries, readHead, readTombstones } from '../store/s
 import { readTerminated } from '../store/terminations.ts'
 import { rotateSecret } from '../store/webhook-secrets.ts'
 import { remoteChannels } from './ground.ts'
+import { createRevocationService } from './revocation-service.ts'
 import type { Ground, Part } from './ground.ts'
 
+/** Two previews at once; each may take as long as people wait for one. */
+const PREVIEW_BOUNDS = { max: 2, statementTimeoutMs: 8_000 } as const
+
 /** Answers requests: who asks, may they, the line, the answer. */
-export const createApiRole = ({ config, telemetry, backend, producer, database, terminate, signer, secrets }: Ground, ready: () => Promise<Readiness>) => {
+export const createApiRole = ({ config, telemetry, backend, producer, database, terminate, router, announceRules, signer, secrets }: Ground, ready: () => Promise<Readiness>) => {
   const { log, metrics } = telemetry
   const reads = database('api')
   const read = createAuthorizationReader(reads, { maxWaiting: config.queue.maxWaiting })
@@ -56,6 +60,16 @@ export const createApiRole = ({ config, telemetry, backend, producer, database, 
   const wakeReceivers = (ids: readonly string[]) => {
     for (const id of ids) producer.wake('deliver', id)
   }
+  const revocations = createRevocationService({
+    db: reads,
+    previews: database('preview', PREVIEW_BOUNDS),
+    secrets: config.queue,
+    lifetimes: config.sessions,
+    ...config.revocations,
+    wakeBulk: (id) => producer.wake('bulk', id),
+    wakeRoute: () => router.wake(),
+    announceRules,
+  })
   const rules = createRulesInForce({ read: (asked) => readRulesAfter(reads, asked), log })
   const deadUses = createDeadUseCounter({ record: (uses) => recordDeadUses(reads, { uses, issuers: null }), log })
   const { count } = deadUses
@@ -108,6 +122,8 @@ export const createApiRole = ({ config, telemetry, backend, producer, database, 
       log,
     },
     introspect: { judgeToken: createJudgeToken({ trust, read, count, log }) },
+    revocations: revocations.routes,
+    acceptLogOut: revocations.acceptLogOut,
     attempts: {
       recordDeadUses: (asked) => recordDeadUses(reads, asked),
       readDeadUses: (asked) => readDeadUses(reads, asked),

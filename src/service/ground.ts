@@ -10,7 +10,7 @@ import type { Config } from '../config.ts'
 import type { createEnforcement } from '../outbox/enforce.ts'
 import type { QueueBackend } from '../queue/backend.ts'
 import type { Producer } from '../queue/enqueue.ts'
-import type { Database } from '../store/postgres.ts'
+import type { Database, DatabaseOptions } from '../store/postgres.ts'
 import type { Telemetry } from '../telemetry.ts'
 import type { Terminate } from '../termination/terminate.ts'
 
@@ -25,7 +25,8 @@ export interface Ground {
   readonly telemetry: Telemetry
   readonly backend: QueueBackend
   readonly producer: Producer
-  readonly database: (name: string) => Database
+  /** Opens a pool of its own, with other bounds where they are given. */
+  readonly database: (name: string, bounds?: Pick<DatabaseOptions, 'statementTimeoutMs'> & { max?: number }) => Database
   /** Aborted when a stop begins: long work ends where it can be taken up again. */
   readonly stopping: AbortSignal
   /** Who is woken after a commit; a worker puts its own router here. */

@@ -2,7 +2,8 @@
  * One log-out that does not wait for its commit: accepted as a revocation of this one session.
  *
  * Whoever asks was permitted to end it now. A session that has ended already is told at once, and what is unknown is
- * refused as ever: neither becomes a revocation.
+ * refused as ever: neither becomes a revocation. Nor does anything while very many revocations are under way: then the
+ * log-out is to be made at once, which is the sooner.
  */
 import { CurfewError } from '../errors.ts'
 import type { Details, RevocationScope, TerminateCommand } from '../model.ts'
@@ -15,8 +16,8 @@ import { uuidV7 } from './uuid-v7.ts'
 
 export type AcceptedLogOut = { readonly revocation: Revocation } | { readonly details: Details }
 
-/** @param reach where the caller may end sessions, or null: it may end this one for another reason. */
-export type AcceptLogOut = (command: TerminateCommand, reach: RevocationScope['reach'] | null) => Promise<AcceptedLogOut>
+/** Null: too many are under way; end it now. @param reach where the caller may end sessions, or null: it may end this one for another reason. */
+export type AcceptLogOut = (command: TerminateCommand, reach: RevocationScope['reach'] | null) => Promise<AcceptedLogOut | null>
 
 /** @throws CurfewError session_not_found. */
 export const createAcceptLogOut = (deps: {
@@ -29,6 +30,7 @@ export const createAcceptLogOut = (deps: {
   const session = await readEndable(db, { sessionId, issuers })
   if (session === null) throw new CurfewError('session_not_found')
   if (session.terminated !== null) return { details: session.terminated }
+  if (session.crowded) return null
   const id = uuidV7(deps.now())
   const inserted = insertRevocation(db, {
     id,

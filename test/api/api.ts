@@ -37,6 +37,7 @@ import { createReportReads } from '../../src/store/revocation-report.ts'
 import { createSessionStore } from '../../src/store/sessions.ts'
 import { rotateSecret } from '../../src/store/webhook-secrets.ts'
 import { givePositions, readEntries, readHead, readTombstones } from '../../src/store/stream.ts'
+import { createRevocationService } from '../../src/service/revocation-service.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import { createTerminate } from '../../src/termination/terminate.ts'
 import { startIssuer } from '../harness/issuer.ts'
@@ -56,6 +57,8 @@ export interface TestApi {
   readonly logged: string[]
   /** The receivers that were woken. */
   readonly woken: string[]
+  /** The revocations of which the engine was told. */
+  readonly bulkWoken: string[]
   metrics(): Promise<string>
   /** An `Authorization` header of the first issuer's. */
   bearer(claims?: Record<string, unknown>): Promise<string>
@@ -73,6 +76,7 @@ export const startApi = async (
     callerPerSecond?: number
     refusedPerMinute?: number
     trustProxy?: string[]
+    previewThreshold?: number
     /** Networks in which receivers may be told; none by default. */
     allowPrivateReceivers?: readonly string[]
     onRoute?: onRouteHookHandler
@@ -82,6 +86,7 @@ export const startApi = async (
   const db = openDatabase({ url: database.url, name: 'test', max: 6 })
   const logged: string[] = []
   const woken: string[] = []
+  const bulkWoken: string[] = []
   const telemetry = createTelemetry({ level: 'info', write: (line) => logged.push(line) })
   const { log } = telemetry
   const read = createAuthorizationReader(db)
@@ -110,6 +115,16 @@ export const startApi = async (
     allowPrivateReceivers,
     timeoutMs: 1_000,
     log,
+  })
+  const revocations = createRevocationService({
+    db,
+    previews: db,
+    secrets: { secret: randomBytes(32), secretPrevious: null },
+    lifetimes: { maxLifetimeSeconds: 3_600, maxTokenLifetimeSeconds: 3_600 },
+    previewThreshold: options.previewThreshold ?? 1_000,
+    wakeBulk: (id) => void bulkWoken.push(id),
+    wakeRoute: () => {},
+    announceRules: async () => {},
   })
   const trust = createTrust({ issuers: entries, log })
   const rules = createRulesInForce({ read: (asked) => readRulesAfter(db, asked), log })
@@ -146,6 +161,8 @@ export const startApi = async (
       cacheKeyPrefixes: [],
     },
     introspect: { judgeToken: createJudgeToken({ trust, read, count, log }) },
+    revocations: revocations.routes,
+    acceptLogOut: revocations.acceptLogOut,
     attempts: { recordDeadUses: (asked) => recordDeadUses(db, asked), readDeadUses: (asked) => readDeadUses(db, asked) },
     stream: {
       readHead: () => readHead(db),
@@ -172,6 +189,7 @@ export const startApi = async (
     stranger,
     logged,
     woken,
+    bulkWoken,
     metrics: () => telemetry.registry.metrics(),
     bearer,
     delete: (sessionId, { as, payload, headers = {} } = {}) =>

@@ -72,7 +72,7 @@ describe('Prefer: wait', () => {
   it('applies nothing to an error, and nothing that it does not know', async () => {
     const refused = await api.delete('not-there', { as: admin, headers: { prefer: 'wait=5' } })
     expect([refused.statusCode, refused.headers['preference-applied']]).toEqual([404, undefined])
-    const answer = await end('respond-async, return=minimal, wait=soon')
+    const answer = await end('return=minimal, wait=soon')
     expect([answer.statusCode, answer.headers['preference-applied']]).toEqual([200, undefined])
     expect(answer.json()).not.toHaveProperty('deliveries')
   })

@@ -183,7 +183,7 @@ describe('the OpenAPI document', () => {
       expect(statuses.some((status) => status.startsWith('2')), name).toBe(true)
     }
     const end = document.paths['/v2/sessions/{sessionId}'].delete
-    expect(Object.keys(end.responses)).toEqual(['200', '400', '401', '403', '404', '413', '429', '500', '503', '504'])
+    expect(Object.keys(end.responses)).toEqual(['200', '202', '400', '401', '403', '404', '413', '429', '500', '503', '504'])
     expect(end.requestBody.required).toBe(false)
     expect(end.responses['404'].content['application/json'].example).toMatchObject({ code: 5 })
   })

@@ -6,12 +6,15 @@
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { EndDecision } from '../../auth/authorize-end.ts'
+import { reachOf } from '../../auth/caller.ts'
 import { CurfewError } from '../../errors.ts'
 import type { DeliveryCounts, Details, TerminateAnswer, TerminateCommand } from '../../model.ts'
+import type { AcceptLogOut } from '../../termination/accept-log-out.ts'
 import type { Caller } from '../caller.ts'
 import { readSessionToken } from '../end-session-body.ts'
 import { endSessionDocument } from '../end-session-document.ts'
-import { waitPreference } from '../prefer.ts'
+import { prefersAsync, waitPreference } from '../prefer.ts'
+import { locationOf, renderOperation } from '../revocation-view.ts'
 import { SESSION_ID_RULE, isSessionId } from '../session-id.ts'
 import { createSettledWaiters } from '../settled-waiters.ts'
 import type { SettledWaitersDeps } from '../settled-waiters.ts'
@@ -21,6 +24,8 @@ export interface EndSessionDeps extends SettledWaitersDeps {
   readonly authorizeEnd: (caller: Caller, sessionId: string, sessionToken: string | null) => EndDecision | Promise<EndDecision>
   /** The commit, by whichever way is up: throws overloaded, not_committed_in_time or unavailable. */
   readonly ask: (command: TerminateCommand) => Promise<TerminateAnswer>
+  /** For who does not wait for the commit. */
+  readonly acceptLogOut: AcceptLogOut
 }
 
 /** A session token has at most some hundred characters; ZITADEL's have 283. */
@@ -32,7 +37,7 @@ type EndRequest = FastifyRequest<{ Params: { sessionId: string } }>
 
 /** The plugin. Its content-type parser takes the raw bytes whatever they are called. */
 export const endSessionRoutes = async (app: FastifyInstance, deps: EndSessionDeps): Promise<void> => {
-  const { authorizeEnd, ask } = deps
+  const { authorizeEnd, ask, acceptLogOut } = deps
   const settledWaiters = createSettledWaiters(deps)
   app.addHook('preClose', (done) => {
     settledWaiters.stop()
@@ -64,11 +69,26 @@ export const endSessionRoutes = async (app: FastifyInstance, deps: EndSessionDep
     return settled?.routed === true ? renderSettled(details, settled.counts) : renderDetails(details)
   }
 
+  /** Accepts, as `Prefer: respond-async` asks, what is still to be done; the permission is that of any DELETE. */
+  const answerAccepted = async (request: EndRequest, reply: FastifyReply): Promise<string> => {
+    const decision = await decide(request)
+    if ('details' in decision) return renderDetails(decision.details)
+    const accepted = await acceptLogOut(decision.command, reachOf(request.caller, 'session.delete'))
+    if (accepted === null) return answer(decision)
+    if ('details' in accepted) return renderDetails(accepted.details)
+    const { revocation } = accepted
+    reply.status(202).header('location', locationOf(revocation.id)).header('preference-applied', 'respond-async')
+    return JSON.stringify(renderOperation(revocation))
+  }
+
   const end = (request: EndRequest, reply: FastifyReply): string | Promise<string> => {
     reply.header('content-type', JSON_TYPE)
     const { prefer } = request.raw.headers
-    const waitSeconds = prefer === undefined ? null : waitPreference(prefer)
-    if (waitSeconds !== null) return answerSettled(request, reply, waitSeconds)
+    if (prefer !== undefined) {
+      if (prefersAsync(prefer)) return answerAccepted(request, reply)
+      const waitSeconds = waitPreference(prefer)
+      if (waitSeconds !== null) return answerSettled(request, reply, waitSeconds)
+    }
     const decision = decide(request)
     return decision instanceof Promise ? decision.then(answer) : answer(decision)
   }

@@ -1,0 +1,64 @@
+/**
+ * Revocations as the API serves them: previewed, accepted, read, steered. The engine that carries them out is a worker's.
+ */
+import type { RevocationRoutesDeps } from '../api/routes/revocations/revocation-routes.ts'
+import type { Database } from '../store/postgres.ts'
+import { listRevocations, readRevocations } from '../store/revocation-list.ts'
+import { readVisibleRevocation } from '../store/revocations.ts'
+import { createAcceptLogOut } from '../termination/accept-log-out.ts'
+import type { AcceptLogOut } from '../termination/accept-log-out.ts'
+import { createAcceptRevocation } from '../termination/accept-revocation.ts'
+import { createCountRevocation } from '../termination/count-revocation.ts'
+import { createSetRules } from '../termination/cutoff-rules.ts'
+import { createPreviewTokens } from '../termination/preview-token.ts'
+import { createPreviewRevocation } from '../termination/preview-revocation.ts'
+import { createSteerRevocation } from '../termination/steer-revocation.ts'
+
+export interface RevocationServiceDeps {
+  readonly db: Database
+  /** For previews alone: with a longer time limit and few connections, so that they keep nothing else waiting. */
+  readonly previews: Database
+  readonly secrets: { readonly secret: Uint8Array; readonly secretPrevious: Uint8Array | null }
+  readonly lifetimes: { readonly maxLifetimeSeconds: number; readonly maxTokenLifetimeSeconds: number }
+  readonly previewThreshold: number
+  /** Best effort, never throw: upkeep finds what they miss. */
+  readonly wakeBulk: (revocationId: string) => void
+  readonly wakeRoute: () => void
+  readonly announceRules: () => Promise<void>
+}
+
+export interface RevocationService {
+  readonly routes: Omit<RevocationRoutesDeps, 'refuseDeadToken'>
+  readonly acceptLogOut: AcceptLogOut
+}
+
+export const createRevocationService = (deps: RevocationServiceDeps): RevocationService => {
+  const { db, previews, wakeBulk, announceRules } = deps
+  const previewTokens = createPreviewTokens({ ...deps.secrets, now: Date.now })
+  return {
+    routes: {
+      accept: createAcceptRevocation({
+        db,
+        count: createCountRevocation({ db }),
+        setRules: createSetRules(deps.lifetimes),
+        previewTokens,
+        previewThreshold: deps.previewThreshold,
+        wake: wakeBulk,
+        announceRules,
+        now: Date.now,
+      }),
+      preview: createPreviewRevocation({ db: previews, count: createCountRevocation({ db: previews }), previewTokens }),
+      list: (asked) => listRevocations(db, asked),
+      read: (asked) => readVisibleRevocation(db, asked),
+      readRevocations: (ids) => readRevocations(db, ids),
+      steer: createSteerRevocation({
+        db,
+        wake: (revocationId) => {
+          wakeBulk(revocationId)
+          deps.wakeRoute()
+        },
+      }),
+    },
+    acceptLogOut: createAcceptLogOut({ db, wake: wakeBulk, now: Date.now }),
+  }
+}
