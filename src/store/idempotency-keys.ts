@@ -4,10 +4,11 @@
  */
 import type { Actor } from '../model.ts'
 import type { Database } from './postgres.ts'
+import type { Pruned } from './pruning.ts'
 import type { RevocationTransaction } from './revocations.ts'
 
 /** After that a key may be used for something else. */
-const KEPT_SECONDS = 86_400
+export const KEPT_SECONDS = 86_400
 
 export interface IdempotencyKey {
   readonly actor: Actor
@@ -52,11 +53,15 @@ export const claimIdempotencyKey = async (
   return claimed.length === 1
 }
 
-/** Forgets up to `limit` keys whose time is over. Returns how many. May be run by several at once. */
-export const pruneIdempotencyKeys = (db: Pick<Database, '$executeRawUnsafe'>, { limit }: { limit: number }): Promise<number> =>
-  db.$executeRawUnsafe(
+/** Keys forgotten by one statement: some ten milliseconds. */
+const AT_ONCE = 5_000
+
+/** Forgets keys whose time is over, in bounded steps as in `pruning.ts`. May be run by several at once. */
+export const pruneIdempotencyKeys = async (db: Pick<Database, '$executeRawUnsafe'>): Promise<Pruned> => {
+  const removed = await db.$executeRawUnsafe(
     `DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
        SELECT ctid FROM idempotency_keys WHERE created_at <= clock_timestamp() - make_interval(secs => ${KEPT_SECONDS})
-       ORDER BY created_at LIMIT $1 FOR UPDATE SKIP LOCKED))`,
-    limit,
+       ORDER BY created_at LIMIT ${AT_ONCE} FOR UPDATE SKIP LOCKED))`,
   )
+  return { removed, next: removed === AT_ONCE ? '' : null }
+}

@@ -2,9 +2,11 @@
  * Prunes by itself what has had its time: a few bounded steps every few seconds in each worker process, so that tables stay
  * as small as the settings say and nobody notices. A step that fails is logged and tried again; it stops no other.
  */
+import { KEPT_SECONDS, pruneIdempotencyKeys } from '../store/idempotency-keys.ts'
 import type { Database } from '../store/postgres.ts'
 import { BEFORE_ALL, pruneDeliveries, pruneEnded, pruneExpired } from '../store/pruning.ts'
 import type { Pruned } from '../store/pruning.ts'
+import { BEFORE_ALL_REVOCATIONS, pruneRevocations } from '../store/revocation-pruning.ts'
 import type { Log } from '../telemetry.ts'
 
 export interface Pruning {
@@ -61,6 +63,9 @@ export const createPruning = (deps: {
     walk('deliveries', '0', (after) => pruneDeliveries(db, { after, retentionSeconds: deliverySeconds })),
     walk('ended', '0', (after) => pruneEnded(db, { after, retentionSeconds: sessionSeconds, maxTokenLifetimeSeconds })),
     walk('expired', BEFORE_ALL, (after) => pruneExpired(db, { after, retentionSeconds: sessionSeconds })),
+    // An idempotency key leads to its revocation for as long as it is kept.
+    walk('revocations', BEFORE_ALL_REVOCATIONS, (after) => pruneRevocations(db, { after, retentionSeconds: Math.max(sessionSeconds, KEPT_SECONDS) })),
+    walk('idempotency keys', '', () => pruneIdempotencyKeys(db)),
   ]
 
   const turn = (): Promise<number> => {
