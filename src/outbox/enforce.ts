@@ -14,6 +14,8 @@ import type { Log, Metrics } from '../telemetry.ts'
 export interface Enforcement {
   /** Tells the caches of a commit, waiting `boundMs` at most. Never rejects: what fails is upkeep's. */
   enforce(commitId: string, ended: readonly EndedSession[]): Promise<void>
+  /** Tells the caches of a chunk of a revocation: nobody waits for an answer, so only as long as they take. Never rejects. */
+  enforceChunk(commitId: string, ended: readonly EndedSession[]): Promise<void>
   /** Takes up all commits that were not enforced. */
   enforcePending(): Promise<void>
   /** Deletes cache keys a second time wherever that is due. */
@@ -29,8 +31,8 @@ const BOUND_MS = 100
 const RECORD_EVERY_MS = 50
 /** Younger commits are still in their worker's hands. */
 const PENDING_AFTER_MS = 2_000
-/** Commits taken up at once by upkeep; at 500 sessions a commit, at most 50,000 targets in memory. */
-const COMMITS_AT_ONCE = 100
+/** Commits, and sessions of them, taken up at once by upkeep: some 10 MB of targets in memory. */
+const AT_ONCE = { limit: 100, sessions: 20_000 } as const
 
 interface Confirmed {
   readonly commitId: string
@@ -114,13 +116,13 @@ export const createEnforcement = (deps: {
     await markEnforcedAgain(db, ids)
   }
 
-  /** Slice after slice until a read finds less than a slice. Each slice is marked, so the next read does not meet it. */
+  /** Slice after slice until a read finds none. Each slice is marked, so the next read does not meet it. */
   const takeUpAll = async (read: () => Promise<string[]>, settle: (ids: readonly string[]) => Promise<void>) => {
     let ids: string[]
     do {
       ids = await read()
       if (ids.length > 0) await settle(ids)
-    } while (ids.length === COMMITS_AT_ONCE && signal?.aborted !== true)
+    } while (ids.length > 0 && signal?.aborted !== true)
   }
 
   return {
@@ -138,8 +140,17 @@ export const createEnforcement = (deps: {
       await Promise.race([applied, late])
       clearTimeout(bound)
     },
-    enforcePending: () => takeUpAll(() => readUnenforced(db, { olderThanMs: PENDING_AFTER_MS, limit: COMMITS_AT_ONCE }), enforceLate),
-    enforceAgain: () => takeUpAll(() => readDueAgain(db, { afterSeconds: secondDeleteSeconds, limit: COMMITS_AT_ONCE }), deleteAgain),
+    enforceChunk: async (commitId, ended) => {
+      // Until a log-out has found them back, caches are upkeep's.
+      if (away) return
+      try {
+        await applyOnce(commitId, ended)
+      } catch (error) {
+        log.warn({ event: 'enforce.failed', commitId, err: error }, 'caches cannot be told; upkeep will come back to it')
+      }
+    },
+    enforcePending: () => takeUpAll(() => readUnenforced(db, { olderThanMs: PENDING_AFTER_MS, ...AT_ONCE }), enforceLate),
+    enforceAgain: () => takeUpAll(() => readDueAgain(db, { afterSeconds: secondDeleteSeconds, ...AT_ONCE }), deleteAgain),
     start: async () => {
       timer ??= setInterval(() => {
         recording = recording.then(record)

@@ -13,8 +13,9 @@ interface Lane {
 export const lanes = {
   // Two batches at once keep Postgres busy while an answer travels; more only adds contention for two cores.
   interactive: { concurrency: 2 },
-  // Revocations under way at once; how many of their chunks run beside each other is decided by what else there is to do.
-  bulk: { concurrency: 8 },
+  // One that waits for a session that somebody holds must not hold up another; how many chunks run at once is decided by
+  // what else there is to do (`termination/revoke-pace.ts`).
+  bulk: { concurrency: 64 },
   // One router a process; it takes up everything there is before it ends.
   route: { concurrency: 1 },
   // A drain that waits for a hanging receiver holds one of these, and must not hold up another's (G7).

@@ -9,10 +9,16 @@ import { createWorkers } from '../queue/workers.ts'
 import { pruneRules, refreshRulePlans } from '../store/cutoff-rules.ts'
 import { pruneDeadUses } from '../store/dead-uses.ts'
 import type { Database } from '../store/postgres.ts'
+import { createInteractiveCount } from '../store/revocation-clocks.ts'
+import { createPace } from '../termination/revoke-pace.ts'
+import { createRevoke } from '../termination/revoke.ts'
 import { createPruning } from '../upkeep/prune.ts'
 import { createUpkeep } from '../upkeep/upkeep.ts'
 import { remoteChannels } from './ground.ts'
 import type { Ground, Part } from './ground.ts'
+
+/** A chunk of a revocation takes a tenth of a second; longer where Postgres is busy, and nobody waits for it. */
+const BULK_STATEMENT_MS = 30_000
 
 /** Commits batches, plans deliveries, delivers, and looks after what was missed. */
 export const createWorkerRole = ({ config, telemetry, backend, producer, database, stopping, router, terminate, enforcement, stream, signer, secrets }: Ground): Part[] => {
@@ -31,6 +37,17 @@ export const createWorkerRole = ({ config, telemetry, backend, producer, databas
   })
   const { maxLifetimeSeconds: maxSessionLifetimeSeconds, maxTokenLifetimeSeconds } = config.sessions
   const keepStream = createKeepStream({ db: background, stream, maxSessionLifetimeSeconds, maxTokenLifetimeSeconds, log })
+  const bulk = database('bulk', { statementTimeoutMs: BULK_STATEMENT_MS })
+  const pace = createPace({ countInteractive: createInteractiveCount(bulk) })
+  const revoke = createRevoke({
+    db: bulk,
+    pace,
+    enforce: enforcement.enforceChunk,
+    readRuleOnStream: async () => (stream === null ? null : (await stream.state()).rule),
+    wakeRoute: () => router.wake(),
+    signal: stopping,
+    log,
+  })
   const upkeep = createUpkeep({
     db: background,
     route,
@@ -39,6 +56,7 @@ export const createWorkerRole = ({ config, telemetry, backend, producer, databas
     enforcePending: enforcement.enforcePending,
     enforceAgain: enforcement.enforceAgain,
     keepStream: keepStream.tick,
+    takeUpRevocations: revoke.takeUp,
     refreshPlans: () => refreshRulePlans(background),
     prune: (limit) => prune(background, { retentionSeconds: config.sessions.retentionSeconds, limit }),
     depth: producer.depth,
@@ -56,11 +74,11 @@ export const createWorkerRole = ({ config, telemetry, backend, producer, databas
   const workers = createWorkers({
     backend,
     secrets: config.queue,
-    handlers: { interactive: terminate, bulk: async () => undefined, route, deliver: deliver.deliver },
+    handlers: { interactive: (commands) => pace.during(() => terminate(commands)), bulk: revoke.advance, route, deliver: deliver.deliver },
     metrics,
     log,
   })
-  return [deliver, routeSoon, upkeep, pruning, workers]
+  return [deliver, routeSoon, revoke, upkeep, pruning, workers]
 }
 
 

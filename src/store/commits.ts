@@ -42,23 +42,29 @@ export const markEnforcedAgain = async (db: Database, commitIds: readonly string
   await db.$executeRawUnsafe('UPDATE commits SET enforced_again_at = clock_timestamp() WHERE id = ANY($1::bigint[]) AND enforced_again_at IS NULL', commitIds)
 }
 
-/** Up to `limit` commits that were not enforced within `olderThanMs`; fewer means there are no more. Relies on commits_unenforced. */
-export const readUnenforced = async (db: Database, { olderThanMs, limit }: { olderThanMs: number; limit: number }): Promise<string[]> => {
-  const rows = await db.$queryRawUnsafe<{ id: string }[]>(
-    `SELECT id::text AS id FROM commits WHERE enforced_at IS NULL AND committed_at <= clock_timestamp() - make_interval(secs => $1::float8 / 1000) ORDER BY id LIMIT $2`,
-    olderThanMs, limit,
-  )
-  return rows.map(({ id }) => id)
+interface Slice {
+  /** Commits at most, and sessions of them; one commit is never cut. */
+  readonly limit: number
+  readonly sessions: number
 }
 
-/** Up to `limit` commits whose second deletion is due. Relies on commits_not_enforced_again. */
-export const readDueAgain = async (db: Database, { afterSeconds, limit }: { afterSeconds: number; limit: number }): Promise<string[]> => {
-  const rows = await db.$queryRawUnsafe<{ id: string }[]>(
-    `SELECT id::text AS id FROM commits WHERE enforced_again_at IS NULL AND enforced_at <= clock_timestamp() - make_interval(secs => $1::float8) ORDER BY enforced_at LIMIT $2`,
-    afterSeconds, limit,
-  )
-  return rows.map(({ id }) => id)
-}
+/** A query of the first of such commits that make a slice; `$2` and `$3` are its bounds. */
+const sliceOf = (commits: string, order: string): string =>
+  `SELECT id::text AS id FROM (SELECT c.*, sum(sessions) OVER (ORDER BY ${order}) - sessions AS before
+     FROM (${commits} ORDER BY ${order} LIMIT $2) c) b WHERE before < $3 ORDER BY ${order}`
+
+const UNENFORCED = sliceOf(
+  'SELECT id, sessions FROM commits WHERE enforced_at IS NULL AND committed_at <= clock_timestamp() - make_interval(secs => $1::float8 / 1000)', 'id')
+const DUE_AGAIN = sliceOf(
+  'SELECT id, sessions, enforced_at FROM commits WHERE enforced_again_at IS NULL AND enforced_at <= clock_timestamp() - make_interval(secs => $1::float8)', 'enforced_at, id')
+
+/** A slice of the commits that were not enforced within `olderThanMs`; none means there are no more. Relies on commits_unenforced. */
+export const readUnenforced = async (db: Database, { olderThanMs, limit, sessions }: Slice & { olderThanMs: number }): Promise<string[]> =>
+  (await db.$queryRawUnsafe<{ id: string }[]>(UNENFORCED, olderThanMs, limit, sessions)).map(({ id }) => id)
+
+/** A slice of the commits whose second deletion is due. Relies on commits_not_enforced_again. */
+export const readDueAgain = async (db: Database, { afterSeconds, limit, sessions }: Slice & { afterSeconds: number }): Promise<string[]> =>
+  (await db.$queryRawUnsafe<{ id: string }[]>(DUE_AGAIN, afterSeconds, limit, sessions)).map(({ id }) => id)
 
 /** The sessions that these commits ended, with what cache keys are made from. */
 export const readEnforceable = (db: Database, commitIds: readonly string[]): Promise<EnforceableSession[]> =>

@@ -48,6 +48,8 @@ export const createUpkeep = (deps: {
   enforceAgain: () => Promise<unknown>
   /** Keeps the stream whole, fresh and within its bounds; returns soon also where that takes longer. */
   keepStream: () => Promise<unknown>
+  /** Goes on with revocations that run, wherever they were left, without waiting for them. */
+  takeUpRevocations: () => Promise<unknown>
   /** Has plans made anew that a sudden growth has made bad. */
   refreshPlans: () => Promise<unknown>
   /** Deletes at most so many rows whose retention is over. */
@@ -117,6 +119,7 @@ export const createUpkeep = (deps: {
       step('enforce', deps.enforcePending),
       step('enforce_again', deps.enforceAgain),
       step('stream', deps.keepStream),
+      step('revocations', deps.takeUpRevocations),
       ...(slow ? [step('settle', settle), step('plans', deps.refreshPlans), step('prune', () => deps.prune(PRUNED_AT_ONCE)), step('count', count), step('measure', measure)] : []),
     ])
   }

@@ -47,6 +47,7 @@ describe('upkeep', () => {
       enforcePending: async () => 0,
       enforceAgain: async () => 0,
       keepStream: async () => {},
+      takeUpRevocations: async () => {},
       horizonSeconds: HORIZON_SECONDS,
       metrics: ground.telemetry.metrics,
       log: ground.telemetry.log,
