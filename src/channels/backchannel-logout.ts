@@ -32,7 +32,7 @@ const claimsOf = (delivery: ChannelDelivery, receiver: ChannelReceiver, nowMs: n
     exp: iat + TOKEN_LIFETIME_SECONDS,
     jti: randomUUID(),
     events: { [LOGOUT_EVENT]: {} },
-    ...subjectOf(receiver.subject, delivery),
+    ...subjectOf(delivery.ofUser ? 'sub' : receiver.subject, delivery),
   }
 }
 

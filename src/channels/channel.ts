@@ -2,7 +2,8 @@
  * The contract of every remote channel: how one standard says that a session has ended (`compose`), and what the
  * answer means (`judge`). A channel knows nothing of retries, breakers or sockets; delivery knows nothing of tokens.
  */
-import type { SubjectForm, TerminationMode } from '../model.ts'
+import type { SubjectForm } from '../model.ts'
+import type { ToldCompletion, ToldTermination } from '../store/told.ts'
 
 /** What a channel needs of the receiver. */
 export interface ChannelReceiver {
@@ -15,16 +16,6 @@ export interface ChannelReceiver {
   readonly secrets: readonly string[]
 }
 
-/** What an event `session.terminated` says beyond the names of the session. */
-export interface ToldTermination {
-  readonly resourceOwner: string
-  readonly mode: TerminationMode
-  readonly reason: string | null
-  readonly sequence: string
-  /** Milliseconds since 1970. */
-  readonly terminatedAtMs: number
-}
-
 /** What a channel needs of one delivery. */
 export interface ChannelDelivery {
   readonly id: string
@@ -35,6 +26,10 @@ export interface ChannelDelivery {
   readonly issuer: string
   /** Read for webhooks alone; null for other types, and where the event is no longer there. */
   readonly termination: ToldTermination | null
+  /** Of a revocation that is completed: then there is no session. Null for all else. */
+  readonly completion: ToldCompletion | null
+  /** It stands for all sessions that a revocation ended of this user, so it names the user alone. */
+  readonly ofUser: boolean
 }
 
 /** One request, complete but for what the door adds (host, length, `accept-encoding: identity`). A GET has no body. */

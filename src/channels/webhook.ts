@@ -6,6 +6,7 @@
  * being rotated the new and the former one both sign.
  */
 import { createHash, createHmac } from 'node:crypto'
+import type { ToldCompletion } from '../store/told.ts'
 import type { Answer, ChannelDelivery, ChannelReceiver, RemoteChannel, Verdict } from './channel.ts'
 
 interface Deps {
@@ -15,7 +16,7 @@ interface Deps {
   readonly now: () => number
 }
 
-/** The body of a `session.terminated` event; its schema is in the OpenAPI document. */
+/** The bodies of events; their schemas are in the OpenAPI document. */
 export interface SessionTerminatedEvent {
   readonly type: 'session.terminated'
   readonly timestamp: string
@@ -31,6 +32,22 @@ export interface SessionTerminatedEvent {
   }
 }
 
+export interface RevocationCompletedEvent {
+  readonly type: 'revocation.completed'
+  readonly timestamp: string
+  readonly data: {
+    readonly revocation: string
+    readonly mode: 'logout' | 'revoke'
+    readonly reason?: string
+    readonly ticket?: string
+    readonly createTime: string
+    readonly cutoffTime: string
+    readonly committedTime: string
+    readonly enforcedTime?: string
+    readonly sessions?: { readonly matched: string; readonly terminated: string }
+  }
+}
+
 /** Receivers expect bodies under 20 kB; all else in one is bounded far below by the sessions' own limits. */
 export const MAX_REASON_LENGTH = 1_000
 
@@ -38,12 +55,12 @@ export const MAX_REASON_LENGTH = 1_000
  * The message's id: 22 characters, the same for every attempt and for nothing else. Made from what is told and to
  * whom, so that it stays what it is where deliveries are numbered anew (a restored database).
  */
-const messageIdOf = (delivery: ChannelDelivery, receiver: ChannelReceiver): string => {
-  const told = JSON.stringify([receiver.id, 'session.terminated', delivery.issuer, delivery.sessionId])
+const messageIdOf = ({ issuer, sessionId, completion }: ChannelDelivery, receiver: ChannelReceiver): string => {
+  const told = JSON.stringify([receiver.id, ...(completion === null ? ['session.terminated', issuer, sessionId] : ['revocation.completed', completion.id])])
   return `msg_${createHash('sha256').update(told).digest('base64url').slice(0, 22)}`
 }
 
-const eventOf = ({ sessionId, issuer, sub, termination }: ChannelDelivery): SessionTerminatedEvent => {
+const terminatedOf = ({ sessionId, issuer, sub, termination }: ChannelDelivery): SessionTerminatedEvent => {
   if (termination === null) throw new Error('The event of the termination is no longer there')
   const at = new Date(termination.terminatedAtMs).toISOString()
   return {
@@ -62,6 +79,25 @@ const eventOf = ({ sessionId, issuer, sub, termination }: ChannelDelivery): Sess
   }
 }
 
+const completedOf = (completion: ToldCompletion): RevocationCompletedEvent => {
+  const { id, mode, reason, ticket, createTime, cutoffTime, committedTime, enforcedTime, sessions } = completion
+  return {
+    type: 'revocation.completed',
+    timestamp: committedTime,
+    data: {
+      revocation: `revocations/${id}`,
+      mode,
+      ...(reason === null ? {} : { reason: reason.slice(0, MAX_REASON_LENGTH) }),
+      ...(ticket === null ? {} : { ticket }),
+      createTime,
+      cutoffTime,
+      committedTime,
+      ...(enforcedTime === null ? {} : { enforcedTime }),
+      ...(sessions === null ? {} : { sessions }),
+    },
+  }
+}
+
 /** Any 2xx is success, 410 means gone for good, a redirect is final, and all else may pass by itself. */
 const judge = (answer: Answer): Verdict => {
   if ('silence' in answer) return { verdict: 'retry', retryAfterMs: null }
@@ -75,7 +111,7 @@ const judge = (answer: Answer): Verdict => {
 export const createWebhook = ({ openSecret, now }: Deps): RemoteChannel => ({
   name: 'webhook',
   compose: async (delivery, receiver) => {
-    const body = JSON.stringify(eventOf(delivery))
+    const body = JSON.stringify(delivery.completion === null ? terminatedOf(delivery) : completedOf(delivery.completion))
     const id = messageIdOf(delivery, receiver)
     const timestamp = String(Math.floor(now() / 1_000))
     const signed = `${id}.${timestamp}.${body}`

@@ -102,7 +102,7 @@ export const createDeliver = (deps: {
       consecutiveFailures: receiver.consecutiveFailures, random, ...(deps.breaker === undefined ? {} : { policy: deps.breaker }),
     })
     const pace = createPace({ maxConcurrency: receiver.maxConcurrency, known: paceOf(receiver) })
-    const ahead = createReadAhead({ readDue: (asked) => readDue(db, { receiverId, withTermination: receiver.type === 'webhook', ...asked }) })
+    const ahead = createReadAhead({ readDue: (asked) => readDue(db, { receiverId, forWebhook: receiver.type === 'webhook', ...asked }) })
     let signs = noSigns
     let sentAtMs = Number.NEGATIVE_INFINITY
     const recorder = createRecorder({

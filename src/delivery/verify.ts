@@ -104,6 +104,7 @@ const syntheticDelivery = ({ clientId, issuer, resourceOwner }: VerifiedReceiver
       resourceOwner: resourceOwner ?? '', mode: 'logout', reason: 'Curfew verifies this receiver; no session has ended',
       sequence: '2', terminatedAtMs: nowMs,
     },
+    completion: null, ofUser: false,
   }
 }
 

@@ -2,7 +2,7 @@
  * Deliveries as others see them: planned for a participant that came late, counted for a session, listed for a
  * receiver. The drain's own statements are in `drains.ts`, planning for whole commits in `routing.ts`.
  */
-import type { DeliveryCounts, DeliveryState, Participant } from '../model.ts'
+import type { DeliveryCounts, DeliveryState, Participant, webhookEvents } from '../model.ts'
 import type { Database } from './postgres.ts'
 import { getReceiver } from './receivers.ts'
 import type { Within } from './receivers.ts'
@@ -14,15 +14,36 @@ export type Statements = Pick<Database, '$queryRawUnsafe'>
 export const MOOT_AT = (maxTokenLifetimeSeconds: string): string =>
   `greatest(s.expires_at, s.terminated_at + make_interval(secs => ${maxTokenLifetimeSeconds}::float8))`
 
+/** Where the horizon of a delivery begins: anew where it is sent again by hand, or was paced or held back. `d` is it. */
+export const HORIZON_FROM = 'greatest(coalesce(d.redelivered_at, d.created_at), d.held_until)'
+
+// Of a revocation that is steered at this moment, either the delivery is seen by what that does, or it does as steered: so
+// the revocation's row is shared.
 const PLAN_LATE = `
-INSERT INTO deliveries (receiver_id, session_id, client_id, sid, sub, issuer, commit_id, moot_at)
-SELECT r.id, s.id, $2, $3, $4, s.issuer,
-  (SELECT e.commit_id FROM session_events e WHERE e.session_id = s.id AND e.type = 'session.terminated'), ${MOOT_AT('$5')}
-FROM sessions s JOIN receivers r ON r.type = 'backchannel_logout' AND r.issuer = s.issuer AND r.client_id = $2
-  AND (r.resource_owner IS NULL OR r.resource_owner = s.resource_owner)
-WHERE s.id = $1 AND s.state = 'terminated'
-ON CONFLICT (receiver_id, session_id, client_id, sid) DO NOTHING
-RETURNING receiver_id AS id`
+WITH ended AS MATERIALIZED (
+  SELECT s.id, s.issuer, s.resource_owner, e.commit_id, e.revocation_id, ${MOOT_AT('$5')} AS moot_at
+  FROM sessions s LEFT JOIN session_events e ON e.session_id = s.id AND e.type = 'session.terminated'
+  WHERE s.id = $1 AND s.state = 'terminated'
+), steered AS MATERIALIZED (
+  SELECT notifications FROM revocations WHERE id = (SELECT revocation_id FROM ended) FOR SHARE
+), planned AS (
+  INSERT INTO deliveries (receiver_id, session_id, client_id, sid, sub, issuer, commit_id, moot_at, revocation_id, state, due_at, done_at, last_outcome)
+  SELECT r.id, s.id, $2, $3, $4, s.issuer, s.commit_id, s.moot_at, s.revocation_id,
+    CASE WHEN v.notifications = 'cancelled' THEN 'failed' ELSE 'pending' END::delivery_state,
+    CASE WHEN v.notifications = 'paused' THEN 'infinity' ELSE clock_timestamp() END,
+    CASE WHEN v.notifications = 'cancelled' THEN clock_timestamp() END, CASE WHEN v.notifications = 'cancelled' THEN 'cancelled' END
+  FROM ended s LEFT JOIN steered v ON true JOIN receivers r ON r.type = 'backchannel_logout' AND r.issuer = s.issuer AND r.client_id = $2
+    AND (r.resource_owner IS NULL OR r.resource_owner = s.resource_owner)
+  ON CONFLICT (receiver_id, session_id, client_id, sid) DO NOTHING
+  RETURNING receiver_id, state, revocation_id
+), counted AS (
+  INSERT INTO revocation_outcomes AS o (revocation_id, receiver_id, total, pending, failed)
+  SELECT revocation_id, receiver_id, 1, (state = 'pending')::int, (state = 'failed')::int
+  FROM planned WHERE revocation_id IS NOT NULL ORDER BY receiver_id
+  ON CONFLICT (revocation_id, receiver_id) DO UPDATE
+  SET total = o.total + 1, pending = o.pending + excluded.pending, failed = o.failed + excluded.failed
+)
+SELECT receiver_id AS id FROM planned`
 
 /**
  * Plans that a participant of a session that is already terminated is told, and returns the receivers to wake once
@@ -70,10 +91,15 @@ export interface DeliveryRow {
   readonly sid: string
   readonly sub: string
   readonly issuer: string
+  /** What is told; of `revocation.completed`, and of a user, there is no session (''). */
+  readonly event: (typeof webhookEvents)[number]
+  /** The revocation that it is part of, or null. */
+  readonly revocationId: string | null
   readonly state: DeliveryState
   readonly attempts: number
   readonly createdAt: Date
-  readonly dueAt: Date
+  /** Null: it is held back. */
+  readonly dueAt: Date | null
   readonly mootAt: Date
   /** When it was last made due again by hand; its horizon begins there. */
   readonly redeliveredAt: Date | null
@@ -89,7 +115,8 @@ const deliveryStates: readonly DeliveryState[] = ['pending', 'acknowledged', 'fa
 
 /** What a `DeliveryRow` is read from; `d` is the delivery. */
 export const DELIVERY_COLUMNS = `d.id::text AS id, d.receiver_id AS "receiverId", d.session_id AS "sessionId", d.client_id AS "clientId",
-  d.sid, d.sub, d.issuer, d.state::text AS state, d.attempts, d.created_at AS "createdAt", d.due_at AS "dueAt", d.moot_at AS "mootAt",
+  d.sid, d.sub, d.issuer, d.event, d.revocation_id::text AS "revocationId", d.state::text AS state, d.attempts, d.created_at AS "createdAt",
+  CASE WHEN d.due_at < 'infinity' THEN d.due_at END AS "dueAt", d.moot_at AS "mootAt",
   d.redelivered_at AS "redeliveredAt", d.done_at AS "doneAt", d.last_outcome AS "lastOutcome", d.last_status AS "lastStatus",
   d.last_answer AS "lastAnswer", d.last_tried_at AS "lastTriedAt"`
 

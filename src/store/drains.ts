@@ -6,8 +6,11 @@
  * two may send the same delivery; both then record against the number of attempts that they saw, so an attempt
  * is recorded once, and an acknowledgement always counts.
  */
-import type { DeliveryState, SubjectForm, TerminationMode } from '../model.ts'
+import type { DeliveryState, SubjectForm } from '../model.ts'
+import { HORIZON_FROM } from './deliveries.ts'
 import type { Database } from './postgres.ts'
+import { COMPLETION, TERMINATION } from './told.ts'
+import type { ToldCompletion, ToldTermination } from './told.ts'
 import { LIVE_SECRETS } from './webhook-secrets.ts'
 
 /** A receiver whose drain we hold. */
@@ -32,7 +35,8 @@ const TAKE = `
 UPDATE receivers r SET drained_by = $2::text::uuid, drained_until = now() + make_interval(secs => $3::float8 / 1000)
 WHERE r.id = $1 AND r.enabled
   AND (r.drained_until IS NULL OR r.drained_until <= now()) AND (r.broken_until IS NULL OR r.broken_until <= now())
-  AND EXISTS (SELECT FROM deliveries d WHERE d.receiver_id = $1 AND d.state = 'pending' AND d.due_at <= now())
+  AND (EXISTS (SELECT FROM deliveries d WHERE d.receiver_id = $1 AND d.state = 'pending' AND d.revocation_id IS NULL AND d.due_at <= now())
+    OR EXISTS (SELECT FROM deliveries d WHERE d.receiver_id = $1 AND d.state = 'pending' AND d.revocation_id IS NOT NULL AND d.due_at <= now()))
 RETURNING r.id, r.type::text AS type, r.url, r.client_id AS "clientId", r.subject::text AS subject, r.alg,
   ${LIVE_SECRETS} AS secrets, r.max_concurrency AS "maxConcurrency", r.rate_per_second AS "ratePerSecond", r.consecutive_failures AS "consecutiveFailures",
   r.last_success_at IS NOT NULL AS "succeededBefore", r.updated_at::text AS version`
@@ -53,14 +57,14 @@ export interface DueDelivery {
   readonly sid: string
   readonly sub: string
   readonly issuer: string
+  /** It stands for all sessions that a revocation ended of this user. */
+  readonly ofUser: boolean
+  /** It is one of a revocation's, and waits for those that are none. */
+  readonly ofRevocation: boolean
   /** Read where asked for; null also where the event is gone. */
-  readonly termination: {
-    readonly resourceOwner: string
-    readonly mode: TerminationMode
-    readonly reason: string | null
-    readonly sequence: string
-    readonly terminatedAtMs: number
-  } | null
+  readonly termination: ToldTermination | null
+  /** Read where asked for, of a revocation that is completed. */
+  readonly completion: ToldCompletion | null
   readonly attempts: number
   /** Nothing is left to end: it is not sent. */
   readonly moot: boolean
@@ -72,37 +76,50 @@ export interface DueDelivery {
 /** How far a drain has read: behind it lie only what it has in hand, what is done, and what came to be due late. */
 export type DrainCursor = Pick<DueDelivery, 'dueAt' | 'id'>
 
-/** The event as webhooks tell it: a look-up by session_events' unique key, of a handful of rows. */
-const TERMINATION = `(
-  SELECT json_build_object('resourceOwner', e.resource_owner, 'mode', e.mode, 'reason', e.reason, 'sequence', e.sequence::text,
-    'terminatedAtMs', floor(extract(epoch FROM e.created_at) * 1000))
-  FROM session_events e WHERE e.session_id = d.session_id AND e.type = 'session.terminated' ORDER BY e.sequence DESC LIMIT 1)`
-
-const claim = (termination: string): string => `
-SELECT d.id::text AS id, d.session_id AS "sessionId", d.client_id AS "clientId", d.sid, d.sub, d.issuer, d.attempts,
-  ${termination} AS termination,
+const claim = ({ which, inHand, after, limit, told }: { which: string; inHand: string; after: [string, string]; limit: string; told: string }): string => `
+(SELECT d.id::text AS id, d.session_id AS "sessionId", d.client_id AS "clientId", d.sid, d.sub, d.issuer, d.attempts,
+  d.of_user AS "ofUser", d.revocation_id IS NOT NULL AS "ofRevocation", ${told},
   d.moot_at <= now() AS moot,
   (extract(epoch FROM now() - coalesce((SELECT c.committed_at FROM commits c WHERE c.id = d.commit_id), d.created_at)) * 1000)::float8 AS "ageMs",
   d.due_at::text AS "dueAt"
 FROM deliveries d
-WHERE d.receiver_id = $1 AND d.state = 'pending' AND d.due_at <= now() AND d.id <> ALL($2::text[]::bigint[])
-  AND (d.due_at, d.id) > (coalesce($4::text::timestamptz, '-infinity'), coalesce($5::text::bigint, 0))
-ORDER BY d.due_at, d.id LIMIT $3`
-const CLAIM = claim('NULL::json')
-const CLAIM_WITH_TERMINATION = claim(TERMINATION)
+WHERE d.receiver_id = $1 AND d.state = 'pending' AND d.revocation_id ${which} AND d.due_at <= now() AND d.id <> ALL(${inHand}::text[]::bigint[])
+  AND (d.due_at, d.id) > (coalesce(${after[0]}::text::timestamptz, '-infinity'), coalesce(${after[1]}::text::bigint, 0))
+ORDER BY d.due_at, d.id LIMIT ${limit})`
+
+// Log-outs first: Postgres runs the parts one after the other, and the second only while there is room.
+const claims = (told: string): string => `
+${claim({ which: 'IS NULL', inHand: '$2', after: ['$4', '$5'], limit: '$3', told })}
+UNION ALL
+${claim({ which: 'IS NOT NULL', inHand: '$6', after: ['$7', '$8'], limit: '$9::int', told })}
+LIMIT $3`
+const CLAIM = claims('NULL::json AS termination, NULL::json AS completion')
+const CLAIM_FOR_WEBHOOK = claims(`${TERMINATION} AS termination, ${COMPLETION} AS completion`)
+
+/** How one line of what is due is read on: after the cursor, and without what is in hand. */
+interface LineAsked {
+  readonly inHand: readonly string[]
+  readonly after: DrainCursor | null
+}
 
 /**
- * Reads what is due next, after the cursor, which also spares it the index entries of what is done already; and without
- * what the drain has in hand, where that may lie after the cursor. Fewer than `limit` means that there is no more now.
- * Relies on deliveries_due and on the caller's holding the drain.
+ * Reads what is due next, log-outs before what revocations ended; each after its cursor, which also spares it the index
+ * entries of what is done already, and without what the drain has in hand, where that may lie after the cursor. Fewer than
+ * `limit` means that there is no more now. Relies on deliveries_due, deliveries_of_revocations_due and on the caller's holding
+ * the drain.
+ *
+ * @param asked.limit of both together.
  */
 export const readDue = (
   db: Database,
-  asked: { receiverId: string; inHand: readonly string[]; after: DrainCursor | null; limit: number; withTermination: boolean },
-): Promise<DueDelivery[]> =>
-  db.$queryRawUnsafe<DueDelivery[]>(
-    asked.withTermination ? CLAIM_WITH_TERMINATION : CLAIM, asked.receiverId, asked.inHand, asked.limit, asked.after?.dueAt ?? null, asked.after?.id ?? null,
+  asked: LineAsked & { receiverId: string; limit: number; ofRevocations: LineAsked & { limit: number }; forWebhook: boolean },
+): Promise<DueDelivery[]> => {
+  const { receiverId, inHand, after, limit, ofRevocations, forWebhook } = asked
+  return db.$queryRawUnsafe<DueDelivery[]>(
+    forWebhook ? CLAIM_FOR_WEBHOOK : CLAIM, receiverId, inHand, limit, after?.dueAt ?? null, after?.id ?? null,
+    ofRevocations.inHand, ofRevocations.after?.dueAt ?? null, ofRevocations.after?.id ?? null, ofRevocations.limit,
   )
+}
 
 /** What came of one delivery, ready to be written. */
 export interface RecordedOutcome {
@@ -131,10 +148,11 @@ export interface DrainHealth {
 }
 
 /** A retry after the horizon is a dead letter. The horizon of what was sent again by hand begins there. */
-const STATE = `CASE WHEN o.state = 'pending' AND coalesce(d.redelivered_at, d.created_at) + make_interval(secs => $11::float8) <= now() THEN 'failed' ELSE o.state END`
+const STATE = `CASE WHEN o.state = 'pending' AND ${HORIZON_FROM} + make_interval(secs => $11::float8) <= now() THEN 'failed' ELSE o.state END`
 
 // Receivers before deliveries, as everywhere; `told` depends on `held`, so the order is kept. A retry is due at the
-// horizon at the latest, so that the last attempt is made there. The list of ids, and the state as text, leave Postgres
+// horizon at the latest, so that the last attempt is made there; what its revocation holds back meanwhile stays held, and
+// what was cancelled while it was under way counts as told where it was acknowledged. The list of ids, and the state as text, leave Postgres
 // the primary key alone to find the rows by: the join would read every delivery, the state every pending one.
 const RECORD = `
 WITH outcome AS MATERIALIZED (
@@ -156,13 +174,15 @@ WITH outcome AS MATERIALIZED (
   UPDATE deliveries d SET
     attempts = d.attempts + o.tried::int,
     state = ${STATE},
-    due_at = least(now() + make_interval(secs => o."afterMs" / 1000), greatest(now(), coalesce(d.redelivered_at, d.created_at) + make_interval(secs => $11::float8))),
+    due_at = CASE WHEN d.due_at < 'infinity' THEN
+      least(now() + make_interval(secs => o."afterMs" / 1000), greatest(now(), ${HORIZON_FROM} + make_interval(secs => $11::float8))) ELSE d.due_at END,
     done_at = CASE WHEN ${STATE} <> 'pending' THEN now() END,
     last_outcome = o.outcome, last_status = o.status, last_answer = o.answer,
     last_tried_at = CASE WHEN o.tried THEN now() ELSE d.last_tried_at END
   FROM outcome o
-  WHERE d.id = o.id AND d.id = ANY($12::text[]::bigint[]) AND d.state::text = 'pending'
-    AND (d.attempts = o.attempts OR o.state = 'acknowledged')
+  WHERE d.id = o.id AND d.id = ANY($12::text[]::bigint[])
+    AND (d.state::text = 'pending' AND (d.attempts = o.attempts OR o.state = 'acknowledged')
+      OR o.state = 'acknowledged' AND d.state::text = 'failed' AND d.last_outcome = 'cancelled')
     AND (SELECT count(*) FROM held) >= 0
   RETURNING d.state
 )

@@ -58,14 +58,16 @@ export interface Receiver extends ReceiverSettings {
 const MAX_COUNTED_OF_ONE = 100_000
 const MAX_COUNTED_OF_EACH = 1_000
 
-/** Relies on deliveries_due and deliveries_by_state. */
+/** Relies on deliveries_due, deliveries_of_revocations_due and deliveries_by_state. */
 const columns = (maxCounted: number): string => `r.id, r.type::text AS type, r.url, r.issuer, r.client_id AS "clientId", r.resource_owner AS "resourceOwner",
   r.subject::text AS subject, r.alg, r.events, r.max_concurrency AS "maxConcurrency", r.rate_per_second AS "ratePerSecond",
   r.enabled, r.created_at AS "createdAt", r.updated_at AS "updatedAt", r.consecutive_failures AS "consecutiveFailures",
   r.broken_until AS "brokenUntil", r.gone_at AS "goneAt", r.last_success_at AS "lastSuccessAt", r.last_failure_at AS "lastFailureAt",
   CASE WHEN r.broken_until IS NULL THEN 'closed' WHEN r.broken_until > now() THEN 'open' ELSE 'half_open' END AS breaker,
   coalesce(r.drained_until > now(), false) AS draining,
-  (SELECT count(*)::int FROM (SELECT FROM deliveries d WHERE d.receiver_id = r.id AND d.state = 'pending' LIMIT ${maxCounted}) p) AS pending,
+  (SELECT count(*)::int FROM (
+    SELECT FROM deliveries d WHERE d.receiver_id = r.id AND d.state = 'pending' AND d.revocation_id IS NULL
+    UNION ALL SELECT FROM deliveries d WHERE d.receiver_id = r.id AND d.state = 'pending' AND d.revocation_id IS NOT NULL LIMIT ${maxCounted}) p) AS pending,
   (SELECT d.created_at FROM deliveries d WHERE d.receiver_id = r.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) AS "oldestPendingAt"`
 
 /** `$1` says whether the whole instance is within reach, `$2` which organizations are, `$3` which issuers. */

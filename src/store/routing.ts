@@ -12,9 +12,11 @@ const COMMITS_AT_ONCE = 200
 /** Events planned by one statement: about 100 ms of Postgres, measured; larger claims are no faster. */
 const EVENTS_AT_ONCE = 5_000
 
-// A webhook needs no participant: it is told of the session itself, by no client's name. Asked for twice, with and
-// without an organization, so that each is a look-up by key.
-const webhooksOf = (scope: string): string => `
+/**
+ * A webhook needs no participant: it is told of the session itself, by no client's name. Asked for twice, with and without
+ * an organization, so that each is a look-up by key.
+ */
+export const webhooksOf = (scope: string): string => `
   SELECT r.id, s.id, '', s.id, s.user_id, s.issuer, s.commit_id, s.moot_at
   FROM ended s CROSS JOIN LATERAL (
     SELECT id FROM receivers WHERE type = 'webhook' AND issuer = s.issuer AND ${scope} AND 'session.terminated' = ANY(events) OFFSET 0) r`

@@ -2,6 +2,7 @@
  * What upkeep looks for: commits that were not handed on, receivers that something is due for and nobody drains,
  * deliveries that nobody will try any more. Everything is bounded, may be repeated, and may be run by all at once.
  */
+import { HORIZON_FROM } from './deliveries.ts'
 import type { Database } from './postgres.ts'
 
 /** Counted at most: beyond this the exact number no longer matters to anyone who watches, and counting would cost. */
@@ -10,36 +11,51 @@ const MAX_COUNTED = 1_000_000
 const WATCH = `
 SELECT
   (SELECT coalesce(max(age), 0) FROM (SELECT extract(epoch FROM clock_timestamp() - committed_at) AS age FROM commits
-     WHERE routed_at IS NULL ORDER BY id LIMIT 100) u)::float8 AS "unroutedSeconds",
+     WHERE routed_at IS NULL AND revocation_id IS NULL ORDER BY id LIMIT 100) u)::float8 AS "unroutedSeconds",
+  (SELECT coalesce(max(age), 0) FROM (SELECT extract(epoch FROM clock_timestamp() - committed_at) AS age FROM commits
+     WHERE routed_at IS NULL AND revocation_id IS NOT NULL ORDER BY revocation_id, id LIMIT 100) u)::float8 AS "revocationsUnroutedSeconds",
   (SELECT coalesce(max(age), 0) FROM (SELECT extract(epoch FROM clock_timestamp() - committed_at) AS age FROM commits
      WHERE enforced_at IS NULL ORDER BY id LIMIT 100) e)::float8 AS "unenforcedSeconds"`
 
-/** Ages of the oldest commits not routed and not enforced, in seconds; 0 where there is none. */
-export const readOldestCommits = async (db: Database): Promise<{ unroutedSeconds: number; unenforcedSeconds: number }> => {
-  const [row] = await db.$queryRawUnsafe<{ unroutedSeconds: number; unenforcedSeconds: number }[]>(WATCH)
-  return row ?? { unroutedSeconds: 0, unenforcedSeconds: 0 }
+export interface OldestCommits {
+  /** Of log-outs. */
+  readonly unroutedSeconds: number
+  readonly revocationsUnroutedSeconds: number
+  readonly unenforcedSeconds: number
 }
 
-/** Pending deliveries, counted up to a million. Relies on deliveries_due. */
+/** Ages of the oldest commits not routed and not enforced, in seconds; 0 where there is none. */
+export const readOldestCommits = async (db: Database): Promise<OldestCommits> => {
+  const [row] = await db.$queryRawUnsafe<OldestCommits[]>(WATCH)
+  return row ?? { unroutedSeconds: 0, revocationsUnroutedSeconds: 0, unenforcedSeconds: 0 }
+}
+
+/** What is pending lies in two indexes, of log-outs and of revocations: deliveries_due and deliveries_of_revocations_due. */
+const pendingOf = (parts: (which: string) => string): string =>
+  ['revocation_id IS NULL', 'revocation_id IS NOT NULL'].map((which) => `(${parts(`state = 'pending' AND ${which}`)})`).join(' UNION ALL ')
+
+/** Pending deliveries, counted up to a million. */
 export const countPending = async (db: Database): Promise<number> => {
   const [row] = await db.$queryRawUnsafe<{ pending: number }[]>(
-    `SELECT count(*)::int AS pending FROM (SELECT FROM deliveries WHERE state = 'pending' LIMIT ${MAX_COUNTED}) p`,
+    `SELECT count(*)::int AS pending FROM (${pendingOf((which) => `SELECT FROM deliveries WHERE ${which} LIMIT ${MAX_COUNTED}`)} LIMIT ${MAX_COUNTED}) p`,
   )
   return row?.pending ?? 0
 }
 
-// Hops along deliveries_due from receiver to receiver, so it costs the receivers that have something pending, not
+const nextReceiver = (after: string): string => `SELECT min(n.receiver_id) AS receiver_id FROM (${pendingOf((which) =>
+  `SELECT receiver_id FROM deliveries WHERE ${which} AND receiver_id > ${after} ORDER BY receiver_id LIMIT 1`)}) n`
+
+// Hops along both indexes from receiver to receiver, so it costs the receivers that have something pending, not
 // the deliveries.
 const DUE_RECEIVERS = `
 WITH RECURSIVE hop AS (
-  (SELECT receiver_id FROM deliveries WHERE state = 'pending' AND receiver_id > $1 ORDER BY receiver_id LIMIT 1)
+  ${nextReceiver('$1')}
   UNION ALL
-  SELECT (SELECT d.receiver_id FROM deliveries d WHERE d.state = 'pending' AND d.receiver_id > h.receiver_id ORDER BY d.receiver_id LIMIT 1)
-  FROM hop h WHERE h.receiver_id IS NOT NULL
+  SELECT (${nextReceiver('h.receiver_id')}) FROM hop h WHERE h.receiver_id IS NOT NULL
 )
 SELECT h.receiver_id AS id,
   (r.enabled AND (r.drained_until IS NULL OR r.drained_until <= now()) AND (r.broken_until IS NULL OR r.broken_until <= now())
-    AND EXISTS (SELECT FROM deliveries d WHERE d.receiver_id = h.receiver_id AND d.state = 'pending' AND d.due_at <= now())) AS due
+    AND EXISTS (${pendingOf((which) => `SELECT FROM deliveries WHERE ${which} AND receiver_id = h.receiver_id AND due_at <= now() LIMIT 1`)})) AS due
 FROM (SELECT receiver_id FROM hop WHERE receiver_id IS NOT NULL LIMIT $2) h JOIN receivers r ON r.id = h.receiver_id
 ORDER BY h.receiver_id`
 
@@ -67,10 +83,10 @@ const SETTLE = `
 WITH stranded AS (
   SELECT o.id, o.moot_at <= now() AS moot
   FROM receivers r CROSS JOIN LATERAL (
-    SELECT d.id, d.moot_at, coalesce(d.redelivered_at, d.created_at) AS since FROM deliveries d
+    SELECT d.id, d.moot_at, d.due_at, ${HORIZON_FROM} AS since FROM deliveries d
     WHERE d.receiver_id = r.id AND d.state = 'pending' ORDER BY d.id LIMIT ${OLDEST_OF_EACH}) o
   WHERE (NOT r.enabled OR r.broken_until > now())
-    AND (o.moot_at <= now() OR (r.enabled AND o.since + make_interval(secs => $1::float8) <= now()))
+    AND (o.moot_at <= now() OR (r.enabled AND o.due_at < 'infinity' AND o.since + make_interval(secs => $1::float8) <= now()))
   LIMIT $2
 ), held AS (
   SELECT d.id, s.moot FROM deliveries d JOIN stranded s ON s.id = d.id WHERE d.state = 'pending' ORDER BY d.id FOR NO KEY UPDATE OF d SKIP LOCKED

@@ -10,7 +10,7 @@ import { createSlots } from '../../src/delivery/slots.ts'
 import type { DueDelivery } from '../../src/store/drains.ts'
 
 const due = (count: number): DueDelivery[] => Array.from({ length: count }, (_, at) => ({
-  id: String(at), sessionId: `s${at}`, clientId: 'app', sid: `s${at}`, sub: 'u', issuer: 'https://id.example', termination: null, attempts: 0, moot: false,
+  id: String(at), sessionId: `s${at}`, clientId: 'app', sid: `s${at}`, sub: 'u', issuer: 'https://id.example', termination: null, completion: null, ofUser: false, ofRevocation: false, attempts: 0, moot: false,
   ageMs: 0, dueAt: String(at).padStart(6, '0'),
 }))
 

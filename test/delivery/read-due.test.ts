@@ -32,7 +32,7 @@ describe('reading a backlog', () => {
   }
 
   it('costs each slice a slice, also by a plan from when there was no backlog, and meets each delivery once', async () => {
-    const read = (after: DrainCursor | null) => readDue(db, { receiverId: 'behind', inHand: [], after, limit: SLICE, withTermination: false })
+    const read = (after: DrainCursor | null) => readDue(db, { receiverId: 'behind', inHand: [], after, limit: SLICE, ofRevocations: { inHand: [], after: null, limit: 10 }, forWebhook: false })
     // Postgres keeps the plan that it makes here.
     expect(await read(null)).toEqual([])
     await ground.sql.query(

@@ -26,7 +26,7 @@ describe('recording outcomes', () => {
   /** As if the lease had run out while its holder stood still. */
   const runOut = () => ground.sql.query('UPDATE receivers SET drained_until = now() WHERE id = $1', [id])
   const dueOne = async () => {
-    const [due] = await readDue(ground.db, { receiverId: id, inHand: [], after: null, limit: 10, withTermination: false })
+    const [due] = await readDue(ground.db, { receiverId: id, inHand: [], after: null, limit: 10, ofRevocations: { inHand: [], after: null, limit: 10 }, forWebhook: false })
     if (due === undefined) throw new Error('Nothing is due')
     return due
   }
@@ -87,8 +87,8 @@ describe('recording outcomes', () => {
   it('does not read what the drain has in hand', async () => {
     await ground.endSessions(`${id}-b`, 2, id)
     await take(id)
-    const [first] = await readDue(ground.db, { receiverId: id, inHand: [], after: null, limit: 1, withTermination: false })
-    const rest = await readDue(ground.db, { receiverId: id, inHand: [first?.id ?? ''], after: null, limit: 10, withTermination: false })
+    const [first] = await readDue(ground.db, { receiverId: id, inHand: [], after: null, limit: 1, ofRevocations: { inHand: [], after: null, limit: 10 }, forWebhook: false })
+    const rest = await readDue(ground.db, { receiverId: id, inHand: [first?.id ?? ''], after: null, limit: 10, ofRevocations: { inHand: [], after: null, limit: 10 }, forWebhook: false })
     expect(rest).toHaveLength(2)
     expect(rest.map((due) => due.id)).not.toContain(first?.id)
   })

@@ -8,7 +8,7 @@ import { openGround } from '../delivery/ground.ts'
 import type { Ground } from '../delivery/ground.ts'
 import { ISSUER } from '../harness/seed.ts'
 
-const delivery: ChannelDelivery = { id: '1', sessionId: 's1', clientId: 'app', sid: 'the-sid', sub: 'the-sub', issuer: ISSUER, termination: null }
+const delivery: ChannelDelivery = { id: '1', sessionId: 's1', clientId: 'app', sid: 'the-sid', sub: 'the-sub', issuer: ISSUER, termination: null, completion: null, ofUser: false }
 const receiver: ChannelReceiver = { id: 'r1', url: 'https://rp.example/logout', clientId: 'app', subject: 'sid', alg: 'RS256', secrets: [] }
 
 describe('OpenID Connect Back-Channel Logout 1.0', () => {

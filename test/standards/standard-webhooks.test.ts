@@ -14,6 +14,7 @@ import { ISSUER } from '../harness/seed.ts'
 const delivery: ChannelDelivery = {
   id: '1', sessionId: 's1', clientId: '', sid: 's1', sub: 'u1', issuer: ISSUER,
   termination: { resourceOwner: 'o1', mode: 'revoke', reason: 'stolen laptop', sequence: '2', terminatedAtMs: Date.UTC(2026, 0, 1) },
+  completion: null, ofUser: false,
 }
 
 describe('Standard Webhooks 1.0', () => {

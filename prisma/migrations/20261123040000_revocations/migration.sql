@@ -162,6 +162,8 @@ ALTER TABLE deliveries
   -- It was paced or held back until then, so its horizon begins there.
   ADD COLUMN held_until timestamptz(3);
 CREATE INDEX deliveries_of_revocations ON deliveries (revocation_id, state, id) WHERE revocation_id IS NOT NULL;
+-- Users who are told when the revocation has come to its end, if not before.
+CREATE INDEX deliveries_waiting ON deliveries (revocation_id, id) WHERE of_user AND last_outcome = 'waiting' AND state = 'pending';
 -- What is due, of log-outs and of revocations apart: a drain reads the log-outs first, however much of a revocation is due.
 DROP INDEX deliveries_due;
 CREATE INDEX deliveries_due ON deliveries (receiver_id, due_at, id) WHERE state = 'pending' AND revocation_id IS NULL;
