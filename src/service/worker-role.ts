@@ -3,6 +3,7 @@
  */
 import { createDeliver } from '../delivery/deliver.ts'
 import { createKeepStream } from '../outbox/keep-stream.ts'
+import { createRouteRevocations } from '../outbox/route-revocations.ts'
 import { createRouteSoon } from '../outbox/route-soon.ts'
 import { createRoute } from '../outbox/route.ts'
 import { createWorkers } from '../queue/workers.ts'
@@ -28,6 +29,9 @@ export const createWorkerRole = ({ config, telemetry, backend, producer, databas
   const route = createRoute({ db: background, wakeReceiver, ...config.sessions, signal: stopping })
   const routeSoon = createRouteSoon({ route, log })
   router.wake = routeSoon.wake
+  // Beside the router of log-outs, so that none of those waits for it.
+  const routeRevocations = createRouteRevocations({ db: background, wakeReceiver, ...config.sessions, signal: stopping })
+  const revocationsSoon = createRouteSoon({ route: routeRevocations, log })
   const deliver = createDeliver({
     db: background,
     channels: remoteChannels({ signer, secrets }),
@@ -44,13 +48,14 @@ export const createWorkerRole = ({ config, telemetry, backend, producer, databas
     pace,
     enforce: enforcement.enforceChunk,
     readRuleOnStream: async () => (stream === null ? null : (await stream.state()).rule),
-    wakeRoute: () => router.wake(),
+    wakeRoute: revocationsSoon.wake,
     signal: stopping,
     log,
   })
   const upkeep = createUpkeep({
     db: background,
     route,
+    wakeRevocations: revocationsSoon.wake,
     wakeReceiver,
     deliver: deliver.deliver,
     enforcePending: enforcement.enforcePending,
@@ -78,7 +83,7 @@ export const createWorkerRole = ({ config, telemetry, backend, producer, databas
     metrics,
     log,
   })
-  return [deliver, routeSoon, revoke, upkeep, pruning, workers]
+  return [deliver, routeSoon, revocationsSoon, revoke, upkeep, pruning, workers]
 }
 
 

@@ -14,11 +14,10 @@
  *
  * What a steering, or the end, changes at the same moment is brought in line by `notification-steering.ts` and `notification-end.ts`, under the same lock.
  */
-import { MOOT_AT } from './deliveries.ts'
 import type { Database } from './postgres.ts'
 import { countPlanned, holdNotifications } from './notifications.ts'
 import type { Routed } from './routing.ts'
-import { webhooksOf } from './routing.ts'
+import { endedOf, webhooksOf } from './routing.ts'
 
 /** Commits locked by one statement. */
 const COMMITS_AT_ONCE = 200
@@ -42,13 +41,7 @@ WITH what AS MATERIALIZED (
   ORDER BY id LIMIT ${COMMITS_AT_ONCE} FOR NO KEY UPDATE SKIP LOCKED
 ), claimed AS MATERIALIZED (
   SELECT id FROM (SELECT id, sum(sessions) OVER (ORDER BY id) - sessions AS before FROM locked) l WHERE before < ${EVENTS_AT_ONCE}
-), ended AS MATERIALIZED (
-  SELECT s.id, s.issuer, s.user_id, s.resource_owner, e.commit_id, ${MOOT_AT('$1')} AS moot_at
-  FROM claimed k
-  CROSS JOIN LATERAL (
-    SELECT session_id, commit_id FROM session_events WHERE commit_id = k.id AND type = 'session.terminated' OFFSET 0) e
-  CROSS JOIN LATERAL (SELECT * FROM sessions WHERE id = e.session_id OFFSET 0) s
-), concerned AS MATERIALIZED (
+), ${endedOf('$1')}, concerned AS MATERIALIZED (
   SELECT r.id AS receiver_id, s.id AS session_id, c.client_id, c.sid, c.sub, s.issuer, s.commit_id, s.moot_at, s.user_id,
     CASE WHEN r.subject = 'sub' THEN EXISTS (
       SELECT FROM session_events a WHERE a.session_id = s.id AND a.sequence = 1 AND a.created_at <= w.created_at) ELSE false END AS of_user

@@ -21,18 +21,11 @@ export const webhooksOf = (scope: string): string => `
   FROM ended s CROSS JOIN LATERAL (
     SELECT id FROM receivers WHERE type = 'webhook' AND issuer = s.issuer AND ${scope} AND 'session.terminated' = ANY(events) OFFSET 0) r`
 
-// `claimed` is the prefix of the locked commits that fits; at least one, however many sessions it ended.
-// Disabled receivers collect too: they are paused, and told once they are switched on.
-// OFFSET 0 makes Postgres look everything up by its key, each commit's events, each session, each client's receivers: a
-// generic plan made while the tables were small otherwise walks a whole index for every claim, for as long as the plan
-// lives. Inserting in index order costs a sort and saves more than that in index pages. A session that concerns nobody (no
-// participant, no webhook anywhere) is not looked up: that page is cold again by now, and was most of the claim's time.
-const ROUTE = `
-WITH locked AS MATERIALIZED (
-  SELECT id, sessions FROM commits WHERE routed_at IS NULL AND revocation_id IS NULL ORDER BY id LIMIT ${COMMITS_AT_ONCE} FOR NO KEY UPDATE SKIP LOCKED
-), claimed AS MATERIALIZED (
-  SELECT id FROM (SELECT id, sum(sessions) OVER (ORDER BY id) - sessions AS before FROM locked) l WHERE before < ${EVENTS_AT_ONCE}
-), events AS MATERIALIZED (
+/**
+ * The sessions that `claimed` commits ended and that concern anybody. One that concerns nobody (no participant, no webhook
+ * anywhere) is not looked up: that page is cold again by now, and was most of the claim's time.
+ */
+export const endedOf = (maxTokenLifetimeSeconds: string): string => `events AS MATERIALIZED (
   SELECT e.session_id, e.commit_id FROM claimed k CROSS JOIN LATERAL (
     SELECT session_id, commit_id FROM session_events WHERE commit_id = k.id AND type = 'session.terminated' OFFSET 0) e
 ), concerning AS MATERIALIZED (
@@ -40,9 +33,21 @@ WITH locked AS MATERIALIZED (
   WHERE (SELECT count(*) FROM (SELECT FROM session_clients WHERE session_id = e.session_id LIMIT 1) c) > 0
     OR (SELECT count(*) FROM (SELECT FROM receivers WHERE type = 'webhook' LIMIT 1) w) > 0
 ), ended AS MATERIALIZED (
-  SELECT s.id, s.issuer, s.user_id, s.resource_owner, e.commit_id, ${MOOT_AT('$1')} AS moot_at
+  SELECT s.id, s.issuer, s.user_id, s.resource_owner, e.commit_id, ${MOOT_AT(maxTokenLifetimeSeconds)} AS moot_at
   FROM concerning e CROSS JOIN LATERAL (SELECT * FROM sessions WHERE id = e.session_id OFFSET 0) s
-), concerned AS (
+)`
+
+// `claimed` is the prefix of the locked commits that fits; at least one, however many sessions it ended.
+// Disabled receivers collect too: they are paused, and told once they are switched on.
+// OFFSET 0 makes Postgres look everything up by its key, each commit's events, each session, each client's receivers: a
+// generic plan made while the tables were small otherwise walks a whole index for every claim, for as long as the plan
+// lives. Inserting in index order costs a sort and saves more than that in index pages.
+const ROUTE = `
+WITH locked AS MATERIALIZED (
+  SELECT id, sessions FROM commits WHERE routed_at IS NULL AND revocation_id IS NULL ORDER BY id LIMIT ${COMMITS_AT_ONCE} FOR NO KEY UPDATE SKIP LOCKED
+), claimed AS MATERIALIZED (
+  SELECT id FROM (SELECT id, sum(sessions) OVER (ORDER BY id) - sessions AS before FROM locked) l WHERE before < ${EVENTS_AT_ONCE}
+), ${endedOf('$1')}, concerned AS (
   SELECT r.id AS receiver_id, s.id AS session_id, c.client_id, c.sid, c.sub, s.issuer, s.commit_id, s.moot_at
   FROM ended s
   CROSS JOIN LATERAL (SELECT client_id, sid, sub FROM session_clients WHERE session_id = s.id OFFSET 0) c

@@ -36,6 +36,8 @@ export interface Upkeep {
 export const createUpkeep = (deps: {
   db: Database
   route: () => Promise<void>
+  /** Has what revocations ended handed on in this process, soon. */
+  wakeRevocations: () => void
   /** Wakes a drain through the queue; best effort. */
   wakeReceiver: (receiverId: string) => void
   /** Drains a receiver in this process. */
@@ -68,9 +70,11 @@ export const createUpkeep = (deps: {
   const woken = new LRUCache<string, true>({ max: MAX_WOKEN, ttl: WOKEN_MS })
 
   const route = async (): Promise<void> => {
-    const { unroutedSeconds, unenforcedSeconds } = await readOldestCommits(db)
-    metrics.curfew_unrouted_oldest_seconds.set(unroutedSeconds)
+    const { unroutedSeconds, revocationsUnroutedSeconds, unenforcedSeconds } = await readOldestCommits(db)
+    metrics.curfew_unrouted_oldest_seconds.set(Math.max(unroutedSeconds, revocationsUnroutedSeconds))
     metrics.curfew_unenforced_oldest_seconds.set(unenforcedSeconds)
+    // Not awaited: it goes on for as long as there is something, and steering and ends are found there.
+    deps.wakeRevocations()
     if (unroutedSeconds >= UNROUTED_SECONDS) await deps.route()
   }
 

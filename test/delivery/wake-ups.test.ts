@@ -36,7 +36,7 @@ describe('wake-ups', () => {
         await Promise.all(looks)
         // The queue loses all that upkeep hands it; what this process sees twice it drains by itself.
         const upkeep = createUpkeep({
-          db: ground.db, route: ground.route, wakeReceiver: () => {}, deliver: lanes[0]?.deliver ?? (async () => {}), depth: async () => [],
+          db: ground.db, route: ground.route, wakeRevocations: () => {}, wakeReceiver: () => {}, deliver: lanes[0]?.deliver ?? (async () => {}), depth: async () => [],
           enforcePending: async () => {}, enforceAgain: async () => {}, keepStream: async () => {}, takeUpRevocations: async () => {}, refreshPlans: async () => false,
           prune: async () => 0, horizonSeconds: HORIZON_SECONDS, metrics: ground.telemetry.metrics, log: ground.telemetry.log,
         })

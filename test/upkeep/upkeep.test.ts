@@ -41,6 +41,7 @@ describe('upkeep', () => {
       refreshPlans: async () => false,
       db: ground.db,
       route: ground.route,
+      wakeRevocations: () => {},
       wakeReceiver: (id) => void woken.push(id),
       deliver: async (id) => void delivered.push(id),
       depth: async () => [{ lane: 'deliver', waiting: 3, oldestSeconds: 1.5 }],
