@@ -79,7 +79,16 @@ export const createWorkerRole = ({ config, telemetry, backend, producer, databas
   const workers = createWorkers({
     backend,
     secrets: config.queue,
-    handlers: { interactive: (commands) => pace.during(() => terminate(commands)), bulk: revoke.advance, route, deliver: deliver.deliver },
+    handlers: {
+      interactive: (commands) => pace.during(() => terminate(commands)),
+      // Whoever wakes it may have steered its notifications.
+      bulk: (revocationId) => {
+        revocationsSoon.wake()
+        return revoke.advance(revocationId)
+      },
+      route,
+      deliver: deliver.deliver,
+    },
     metrics,
     log,
   })

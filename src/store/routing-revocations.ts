@@ -9,8 +9,8 @@
  *   after the other, and whoever routes the last one that ended a session of the user sees them all ended: unless the user has
  *   other sessions that live, it finds none live and makes the delivery due, which a router before it may have planned as
  *   `waiting`. What is waiting when the revocation is done or cancelled is made due by whoever ends it. So it is told, once,
- *   and after the last end. A session registered after the revocation was accepted is told by itself: it may come after
- *   its user was told.
+ *   and after the last end. A session that may have come after that (registered after the revocation was accepted, or a
+ *   moment before its user was told) is told by itself.
  *
  * What a steering, or the end, changes at the same moment is brought in line by `notification-steering.ts` and `notification-end.ts`, under the same lock.
  */
@@ -23,6 +23,9 @@ import { endedOf, webhooksOf } from './routing.ts'
 const COMMITS_AT_ONCE = 200
 /** Events planned by one statement, where single commits are smaller: some ten milliseconds, which log-outs share with it. */
 const EVENTS_AT_ONCE = 1_000
+
+/** Longer than a registration can take: its statements end after three, and a transaction that idles after five. */
+const REGISTERING_SECONDS = 10
 
 /** Where a paced delivery comes in line; `w` is the revocation, `m.turn` its place among those of this statement, from 0. */
 const PACED = `w.from_at + make_interval(secs => m.turn::float8 / w.rate)`
@@ -44,7 +47,9 @@ WITH what AS MATERIALIZED (
 ), ${endedOf('$1')}, concerned AS MATERIALIZED (
   SELECT r.id AS receiver_id, s.id AS session_id, c.client_id, c.sid, c.sub, s.issuer, s.commit_id, s.moot_at, s.user_id,
     CASE WHEN r.subject = 'sub' THEN EXISTS (
-      SELECT FROM session_events a WHERE a.session_id = s.id AND a.sequence = 1 AND a.created_at <= w.created_at) ELSE false END AS of_user
+      SELECT FROM session_events a WHERE a.session_id = s.id AND a.sequence = 1 AND a.created_at <= w.created_at AND NOT EXISTS (
+        SELECT FROM deliveries d WHERE d.receiver_id = r.id AND d.session_id = '' AND d.client_id = c.client_id AND d.sid = $2 || ' ' || c.sub
+          AND d.last_outcome IS DISTINCT FROM 'waiting' AND a.created_at > d.created_at - interval '${REGISTERING_SECONDS} seconds')) ELSE false END AS of_user
   FROM what w CROSS JOIN ended s
   CROSS JOIN LATERAL (SELECT client_id, sid, sub FROM session_clients WHERE session_id = s.id OFFSET 0) c
   CROSS JOIN LATERAL (
