@@ -4,6 +4,7 @@
 import { CurfewError } from '../errors.ts'
 import type { RevocationScope } from '../model.ts'
 import type { Database } from '../store/postgres.ts'
+import { awaitChunks } from '../store/revocation-slices.ts'
 import { holdRevocation, writeSteered } from '../store/revocation-steering.ts'
 import { readRevocation } from '../store/revocations.ts'
 import type { Revocation, Viewer } from '../store/revocations.ts'
@@ -48,6 +49,8 @@ export const createSteerRevocation = (deps: {
     if (!maySteer(asked, held)) throw new CurfewError('permission_denied')
     const steered = steer(held, verb, only)
     if (steered.events.length > 0) await writeSteered(tx, { id, actor: viewer.actor, ...steered })
+    // Answered is paused: nothing is ended after it.
+    if (steered.state !== held.state) await awaitChunks(tx, id)
   })
   deps.wake(id)
   const after = await readRevocation(deps.db, id)
