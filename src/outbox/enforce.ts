@@ -7,7 +7,8 @@
 import type { CacheChannel, CacheTarget } from '../channels/cache.ts'
 import type { StreamChannel } from '../channels/stream.ts'
 import type { EndedSession } from '../model.ts'
-import { markEnforced, markEnforcedAgain, readDueAgain, readEnforceable, readUnenforced } from '../store/commits.ts'
+import { within } from '../queue/within.ts'
+import { markEnforced, markEnforcedAgain, markUnenforced, readDueAgain, readEnforceable, readUnenforced } from '../store/commits.ts'
 import type { Database } from '../store/postgres.ts'
 import type { Log, Metrics } from '../telemetry.ts'
 
@@ -16,6 +17,11 @@ export interface Enforcement {
   enforce(commitId: string, ended: readonly EndedSession[]): Promise<void>
   /** Tells the caches of a chunk of a revocation: nobody waits for an answer, so only as long as they take. Never rejects. */
   enforceChunk(commitId: string, ended: readonly EndedSession[]): Promise<void>
+  /**
+   * Tells the caches of a sid by which a participant came to know a session of this commit too late, within a bound. Never
+   * rejects: where it fails, upkeep enforces the whole commit once more.
+   */
+  enforceLateSid(commitId: string, session: EndedSession): Promise<void>
   /** Takes up all commits that were not enforced. */
   enforcePending(): Promise<void>
   /** Deletes cache keys a second time wherever that is due. */
@@ -147,6 +153,15 @@ export const createEnforcement = (deps: {
         await applyOnce(commitId, ended)
       } catch (error) {
         log.warn({ event: 'enforce.failed', commitId, err: error }, 'caches cannot be told; upkeep will come back to it')
+      }
+    },
+    enforceLateSid: async (commitId, session) => {
+      const told = Promise.all([stream?.announce(commitId, [session]), channel.deleteKeys([{ ...session, userId: '' }])])
+      try {
+        await within(told, BOUND_MS, 'Telling of a late sid')
+      } catch (err) {
+        log.warn({ event: 'enforce.late_failed', commitId, err }, 'caches cannot be told of a late participant; upkeep will come back to it')
+        await markUnenforced(db, commitId).catch((error: unknown) => log.error({ event: 'enforce.late_lost', commitId, err: error }, 'a late participant is not told to caches'))
       }
     },
     enforcePending: () => takeUpAll(() => readUnenforced(db, { olderThanMs: PENDING_AFTER_MS, ...AT_ONCE }), enforceLate),

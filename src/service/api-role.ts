@@ -37,7 +37,8 @@ import type { Ground, Part } from './ground.ts'
 const PREVIEW_BOUNDS = { max: 2, statementTimeoutMs: 8_000 } as const
 
 /** Answers requests: who asks, may they, the line, the answer. */
-export const createApiRole = ({ config, telemetry, backend, producer, database, terminate, router, announceRules, signer, secrets }: Ground, ready: () => Promise<Readiness>) => {
+export const createApiRole = (ground: Ground, ready: () => Promise<Readiness>) => {
+  const { config, telemetry, backend, producer, database, terminate, enforcement, router, announceRules, signer, secrets } = ground
   const { log, metrics } = telemetry
   const reads = database('api')
   const read = createAuthorizationReader(reads, { maxWaiting: config.queue.maxWaiting })
@@ -97,7 +98,7 @@ export const createApiRole = ({ config, telemetry, backend, producer, database, 
     issuers,
     publicJwks: signer.publicJwks,
     ready,
-    sessionRoutes: { sessions: createSessionStore({ db: reads, ...config.sessions }), wakeReceivers, cacheKeyPrefixes: config.cache.keyPrefixes },
+    sessionRoutes: { sessions: createSessionStore({ db: reads, ...config.sessions }), wakeReceivers, enforceLateSid: enforcement.enforceLateSid, cacheKeyPrefixes: config.cache.keyPrefixes },
     receivers: {
       putReceiver: (asked) => putReceiver(reads, asked),
       getReceiver: (asked) => getReceiver(reads, asked),

@@ -37,6 +37,11 @@ export const markEnforced = async (db: Database, commitIds: readonly string[], a
   return rows.map(({ seconds }) => seconds)
 }
 
+/** Has upkeep enforce this commit anew. */
+export const markUnenforced = async (db: Database, commitId: string): Promise<void> => {
+  await db.$executeRawUnsafe('UPDATE commits SET enforced_at = NULL, enforced_again_at = NULL WHERE id = $1::text::bigint', commitId)
+}
+
 /** Records that the second deletion of these commits is done. */
 export const markEnforcedAgain = async (db: Database, commitIds: readonly string[]): Promise<void> => {
   await db.$executeRawUnsafe('UPDATE commits SET enforced_again_at = clock_timestamp() WHERE id = ANY($1::bigint[]) AND enforced_again_at IS NULL', commitIds)

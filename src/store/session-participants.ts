@@ -5,8 +5,9 @@
  * Lock order: the session, then what `planLateParticipant` locks (receivers, deliveries).
  */
 import { CurfewError } from '../errors.ts'
-import type { Details, SessionState } from '../model.ts'
+import type { Details, EndedSession, SessionState } from '../model.ts'
 import { planLateParticipant } from './deliveries.ts'
+import type { Statements } from './deliveries.ts'
 import type { Database } from './postgres.ts'
 import { orAskAgain } from './session-lock.ts'
 import type { Writer } from './session-register.ts'
@@ -22,13 +23,20 @@ export interface ParticipantAsked {
 }
 
 /**
- * `terminated`: stored, and the receivers to wake because they are to be told. `killed` by a cutoff rule: stored, so
- * that it is told when the session is ended.
+ * `terminated`: stored, and the receivers to wake because they are to be told; where its sid is not the session's id, the
+ * local channels are to be told of it too (`late`), and those who follow over HTTP will be. `killed` by a cutoff rule:
+ * stored, so that it is told when the session is ended.
  */
 export type ParticipantAnswer =
   | { readonly outcome: 'present'; readonly details: Details }
   | { readonly outcome: 'killed' }
-  | { readonly outcome: 'terminated'; readonly wake: readonly string[] }
+  | { readonly outcome: 'terminated'; readonly wake: readonly string[]; readonly late: LateSid | null }
+
+/** A session that a commit has ended, with the one sid that is new. */
+export interface LateSid {
+  readonly commitId: string
+  readonly session: EndedSession
+}
 
 export interface ParticipantDeps {
   readonly db: Database
@@ -64,10 +72,30 @@ WITH room AS MATERIALIZED (
          $5, $6, c.resource_owner, c.change_date
   FROM changed c
 )
-SELECT room.free, coalesce(c.sequence, s.sequence)::text AS sequence,
+SELECT room.free, EXISTS (SELECT FROM put) AS added, coalesce(c.sequence, s.sequence)::text AS sequence,
        ${wireTime('coalesce(c.change_date, s.change_date)')} AS change_date, s.resource_owner,
        cutoff_rule_of(s.issuer, s.resource_owner, s.user_id, s.id, s.born) IS NOT NULL AS killed
 FROM room CROSS JOIN sessions s LEFT JOIN changed c ON c.id = s.id WHERE s.id = $1`
+
+// The commit comes on the stream once more, behind those who have read it already.
+const TELL_LATE = `
+WITH ended AS (
+  SELECT e.commit_id, s.issuer, floor(extract(epoch FROM s.expires_at) * 1000)::float8 AS "expiresAtMs"
+  FROM session_events e JOIN sessions s ON s.id = e.session_id
+  WHERE e.session_id = $1 AND e.type = 'session.terminated' AND e.commit_id IS NOT NULL
+), again AS (
+  INSERT INTO stream_entries (commit_id) SELECT commit_id FROM ended WHERE $2
+)
+SELECT commit_id::text AS "commitId", issuer, "expiresAtMs" FROM ended`
+
+/** @param isNew false: it has been told before, and is told again to the local channels alone. */
+const tellLate = async (tx: Statements, { sessionId, sid, isNew }: { sessionId: string; sid: string; isNew: boolean }): Promise<LateSid | null> => {
+  if (sid === sessionId) return null
+  const [row] = await tx.$queryRawUnsafe<{ commitId: string; issuer: string; expiresAtMs: number }[]>(TELL_LATE, sessionId, isNew)
+  if (row === undefined) return null
+  const { commitId, issuer, expiresAtMs } = row
+  return { commitId, session: { sessionId, issuer, expiresAtMs, cacheKeys: [], sids: [sid] } }
+}
 
 interface LockedRow {
   readonly state: SessionState
@@ -76,6 +104,7 @@ interface LockedRow {
 
 interface AddedRow {
   readonly free: boolean
+  readonly added: boolean
   readonly killed: boolean
   readonly sequence: string
   readonly change_date: string
@@ -104,7 +133,8 @@ export const createAddParticipant =
         if (row === undefined) throw new Error('The locked session was not there')
         if (!row.free) throw new CurfewError('invalid_argument', { says: `A session has at most ${MAX_PARTICIPANTS} participants` })
         if (locked.state === 'terminated') {
-          return { outcome: 'terminated', wake: await planLateParticipant(tx, { sessionId, participant, maxTokenLifetimeSeconds }) }
+          const late = await tellLate(tx, { sessionId, sid: participant.sid, isNew: row.added })
+          return { outcome: 'terminated', wake: await planLateParticipant(tx, { sessionId, participant, maxTokenLifetimeSeconds }), late }
         }
         if (row.killed) return { outcome: 'killed' }
         return {

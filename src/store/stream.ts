@@ -32,7 +32,7 @@ const POSITION = `
 WITH given AS (
   UPDATE stream_entries SET position = nextval('stream_position_seq')
   WHERE position IS NULL
-    AND commit_id = ANY (ARRAY(SELECT commit_id FROM stream_entries WHERE position IS NULL ORDER BY commit_id LIMIT ${POSITIONED_AT_ONCE}))
+    AND id = ANY (ARRAY(SELECT id FROM stream_entries WHERE position IS NULL ORDER BY id LIMIT ${POSITIONED_AT_ONCE}))
     AND (SELECT pg_try_advisory_xact_lock(hashtext('curfew'), hashtext('stream positions')))
   RETURNING position
 )
@@ -84,7 +84,9 @@ WITH next AS MATERIALIZED (
   WHERE e.position > $1::float8::bigint AND e.position <= $2::float8::bigint ORDER BY e.position LIMIT ${COMMITS_AT_ONCE}
 ), page AS MATERIALIZED (
   SELECT id, position FROM (SELECT id, position, sum(sessions) OVER (ORDER BY position) - sessions AS before FROM next) n WHERE before < ${SESSIONS_AT_ONCE}
-), ended AS (${ENDED('page', '$3')})
+), told AS (
+  SELECT DISTINCT id FROM page
+), ended AS (${ENDED('told', '$3')})
 SELECT p.position::float8 AS position, e.issuer, array_agg(e.id) AS "sessionIds", array_agg(e.expires_ms) AS "expiresMs"
 FROM page p JOIN ended e ON e.commit_id = p.id
 GROUP BY p.position, e.issuer ORDER BY p.position`
@@ -176,6 +178,6 @@ export const readEnforcedUpTo = async (db: Database): Promise<EnforcedUpTo> => {
 /** Forgets entries that no reader is served any more; fewer than it takes at once means there are no more. */
 export const pruneEntries = (db: Database): Promise<number> =>
   db.$executeRawUnsafe(
-    `DELETE FROM stream_entries WHERE commit_id IN (
-       SELECT commit_id FROM stream_entries WHERE position < (SELECT max(position) FROM stream_entries) - ${ENTRIES_KEPT} ORDER BY position LIMIT ${PRUNED_AT_ONCE})`,
+    `DELETE FROM stream_entries WHERE id IN (
+       SELECT id FROM stream_entries WHERE position < (SELECT max(position) FROM stream_entries) - ${ENTRIES_KEPT} ORDER BY position LIMIT ${PRUNED_AT_ONCE})`,
   )

@@ -158,6 +158,7 @@ export const startApi = async (
     sessionRoutes: {
       sessions: createSessionStore({ db, maxLifetimeSeconds: 3_600, maxTokenLifetimeSeconds: 3_600 }),
       wakeReceivers: () => {},
+      enforceLateSid: async () => {},
       cacheKeyPrefixes: [],
     },
     introspect: { judgeToken: createJudgeToken({ trust, read, count, log }) },

@@ -20,7 +20,7 @@ export const startSessionApi = async (): Promise<SessionApi> => {
   // The routes ask the store when they are called; its database exists only once the API does.
   const sessions = {} as SessionStore
   const api = await startApi({
-    change: { sessionRoutes: { sessions, wakeReceivers: (ids) => woken.push(...ids), cacheKeyPrefixes: ['sess:', 'cart:'] } },
+    change: { sessionRoutes: { sessions, wakeReceivers: (ids) => woken.push(...ids), enforceLateSid: async () => {}, cacheKeyPrefixes: ['sess:', 'cart:'] } },
   })
   Object.assign(sessions, createSessionStore({ db: api.db, maxLifetimeSeconds: MAX_LIFETIME_SECONDS, maxTokenLifetimeSeconds: 86_400 }))
   return {

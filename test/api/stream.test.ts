@@ -72,6 +72,22 @@ describe('the stream over HTTP', () => {
     expect((await snapshot()).ids.toSorted()).toEqual(told)
   })
 
+  it('names the sid of a participant that came after the end', async () => {
+    const [id = ''] = await end(1)
+    await givePositions(api.db)
+    const { head } = await snapshot()
+    const { body } = await tail(head.position)
+    expect(body.entries).toEqual([])
+    const authorization = await api.bearer({ permissions: ['session.write'] })
+    const late = () => fetch(`${base}/v1/sessions/${id}/clients/late`, { method: 'PUT', headers: { authorization }, body: JSON.stringify({ sid: 'late' }) })
+    expect((await late()).status).toBe(409)
+    const told = await tail(body.position)
+    expect(idsOf(told.body.entries).toSorted()).toEqual([id, 'late'].toSorted())
+    expect((await snapshot()).ids.toSorted()).toEqual([id, 'late'].toSorted())
+    expect((await late()).status).toBe(409)
+    expect((await tail(told.body.position)).body.entries).toEqual([])
+  })
+
   it('leaves out what has expired with all its tokens', async () => {
     const [id = '', old = ''] = await end(2)
     await api.database.sql.query('ALTER TABLE sessions DISABLE TRIGGER USER')

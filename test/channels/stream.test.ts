@@ -7,6 +7,7 @@ import { promisify } from 'node:util'
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { createGuard } from '../../src/client/index.ts'
 import { streamKeys, tombstoneMember } from '../../src/client/redis-names.ts'
+import { createAddParticipant } from '../../src/store/session-participants.ts'
 import { terminateSessions } from '../../src/store/terminations.ts'
 import { redisMissing } from '../harness/redis.ts'
 import { ISSUER, command } from '../harness/seed.ts'
@@ -58,6 +59,28 @@ describe.skipIf(redisMissing)('the stream in Redis', () => {
     await rig.untilWhole()
     const later = await rig.guard()
     expect(all.map((sid) => rig.check(later, sid))).toEqual([...Array.from({ length: 6 }, () => 'terminated'), 'active', 'active', 'active'])
+  })
+
+  it('refuses the sid of a participant that came after the end, also where Redis was away just then', async () => {
+    const add = createAddParticipant({ db: rig.db, maxTokenLifetimeSeconds: 3_600 })
+    const writer = { actor: { issuer: ISSUER, subject: 'registrar' }, issuers: [ISSUER] }
+    const [id = ''] = await rig.live(1)
+    const late = async (sid: string) => {
+      const answer = await add(writer, { sessionId: id, clientId: 'late', sid, sub: null })
+      if (answer.outcome !== 'terminated' || answer.late === null) throw new Error(answer.outcome)
+      await rig.enforcement.enforceLateSid(answer.late.commitId, answer.late.session)
+    }
+    const guard = await rig.guard()
+    await rig.end([id])
+    await untilEnforced()
+    await late('late/1')
+    await rig.until(() => rig.check(guard, 'late/1') === 'terminated')
+    rig.redis.freeze()
+    await late('late/2')
+    rig.redis.thaw()
+    await rig.database.sql.query(`UPDATE commits SET committed_at = committed_at - interval '1 minute'`)
+    await rig.enforcement.enforcePending()
+    await rig.until(() => rig.check(guard, 'late/2') === 'terminated')
   })
 
   it('tells the other sids of a commit that Redis was not told of in time', async () => {

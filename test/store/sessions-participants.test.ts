@@ -100,7 +100,11 @@ describe('a terminated session', () => {
     await sessions.register(registrar, registration('late'))
     await terminateSessions(db, [command('late')])
     const before = await rowOf(database.sql, 'late')
-    expect(await sessions.addParticipant(registrar, { ...joining('late'), sid: 's9' })).toEqual({ outcome: 'terminated', wake: ['rp'] })
+    expect(await sessions.addParticipant(registrar, { ...joining('late'), sid: 's9' })).toEqual({
+      outcome: 'terminated',
+      wake: ['rp'],
+      late: { commitId: expect.stringMatching(/^\d+$/), session: expect.objectContaining({ sessionId: 'late', issuer: ISSUER, sids: ['s9'] }) },
+    })
     expect(await deliveriesOf('late')).toEqual([{ receiver_id: 'rp', client_id: 'rp', sid: 's9', sub: 'u1', state: 'pending' }])
     expect(await sessions.addParticipant(registrar, { ...joining('late'), sid: 's9' })).toMatchObject({ outcome: 'terminated' })
     expect(await deliveriesOf('late')).toHaveLength(1)
@@ -111,7 +115,7 @@ describe('a terminated session', () => {
   it('keeps a participant whom nobody can tell', async () => {
     await sessions.register(registrar, registration('silent'))
     await terminateSessions(db, [command('silent')])
-    expect(await sessions.addParticipant(registrar, joining('silent', 'without-receiver'))).toEqual({ outcome: 'terminated', wake: [] })
+    expect(await sessions.addParticipant(registrar, joining('silent', 'without-receiver'))).toEqual({ outcome: 'terminated', wake: [], late: null })
     expect(await clientsOf('silent')).toHaveLength(1)
   })
 
@@ -127,7 +131,7 @@ describe('a terminated session', () => {
     expect(await deliveriesOf('waits')).toEqual([])
     await other.query('COMMIT')
     other.release()
-    expect(await answer).toEqual({ outcome: 'terminated', wake: ['rp'] })
+    expect(await answer).toEqual({ outcome: 'terminated', wake: ['rp'], late: null })
     expect(await deliveriesOf('waits')).toEqual([{ receiver_id: 'rp', client_id: 'rp', sid: 'waits', sub: 'u1', state: 'pending' }])
   })
 

@@ -5,6 +5,7 @@
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 import { CurfewError } from '../../../errors.ts'
+import type { EndedSession } from '../../../model.ts'
 import { CUTOFF_SAYS } from '../../../store/cutoff-match.ts'
 import type { SessionStore } from '../../../store/sessions.ts'
 import { errorAnswers } from '../../documented-errors.ts'
@@ -15,9 +16,11 @@ export interface AddParticipantDeps {
   readonly sessions: Pick<SessionStore, 'addParticipant'>
   /** Wakes the delivery to these receivers. Best effort, never throws: what is due is found in Postgres anyway. */
   readonly wakeReceivers: (ids: readonly string[]) => void
+  /** Tells the caches of a sid that came after the termination, within a bound. Never rejects. */
+  readonly enforceLateSid: (commitId: string, session: EndedSession) => Promise<void>
 }
 
-export const addParticipantRoute: FastifyPluginAsyncZod<AddParticipantDeps> = async (app, { sessions, wakeReceivers }) => {
+export const addParticipantRoute: FastifyPluginAsyncZod<AddParticipantDeps> = async (app, { sessions, wakeReceivers, enforceLateSid }) => {
   app.put('/v1/sessions/:sessionId/clients/:clientId', {
     onRequest: mayWrite,
     preValidation: async (request) => {
@@ -48,6 +51,7 @@ export const addParticipantRoute: FastifyPluginAsyncZod<AddParticipantDeps> = as
       if (answer.outcome === 'present') return { details: answer.details }
       if (answer.outcome === 'killed') throw new CurfewError('session_terminated', { says: CUTOFF_SAYS })
       wakeReceivers(answer.wake)
+      if (answer.late !== null) await enforceLateSid(answer.late.commitId, answer.late.session)
       throw new CurfewError('session_terminated')
     },
   })
