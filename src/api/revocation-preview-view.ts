@@ -3,7 +3,7 @@ import { z } from 'zod'
 import type { RevocationPreview } from '../termination/preview-revocation.ts'
 
 const time = z.string().describe('RFC 3339 UTC')
-const sessions = z.uint32().describe('Of the sessions looked at')
+const count = z.uint32().describe('Of the sessions looked at')
 
 export const previewAnswer = z.object({
   sessions: z.object({ count: z.string().describe('A 64-bit number'), exact: z.boolean().describe('False: at least so many') }),
@@ -15,15 +15,15 @@ export const previewAnswer = z.object({
   sample: z
     .array(z.object({ sessionId: z.string(), issuer: z.string(), userId: z.string(), resourceOwner: z.string(), born: time, expirationDate: time }))
     .describe('At most 100'),
-  organizations: z.array(z.object({ resourceOwner: z.string(), sessions })).describe('At most 100, those with the most sessions first'),
-  clients: z.array(z.object({ clientId: z.string(), sessions })).describe('Relying parties, at most 100'),
+  organizations: z.array(z.object({ resourceOwner: z.string(), count })).describe('At most 100, those with the most sessions first'),
+  clients: z.array(z.object({ clientId: z.string(), count })).describe('Relying parties, at most 100'),
   receivers: z
     .array(
       z.object({
-        receiverId: z.string(),
+        id: z.string(),
         type: z.enum(['backchannel_logout', 'webhook']),
         clientId: z.string().nullable(),
-        sessions: z.uint32().describe('Participations of sessions that it would be told of'),
+        count: z.uint32().describe('Participations of sessions that it would be told of'),
         reachability: z.enum(['reachable', 'open', 'disabled']).describe('`open`: it has failed and is left alone for now; `disabled`: switched off'),
       }),
     )

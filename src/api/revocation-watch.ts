@@ -13,8 +13,10 @@ export interface RevocationWatchDeps {
 
 /** Null: not known yet. */
 export interface Pace {
-  readonly sessionsPerSecond: number | null
-  readonly deliveriesPerSecond: number | null
+  /** Sessions ended per second. */
+  readonly rate: number | null
+  /** Deliveries settled per second. */
+  readonly deliveryRate: number | null
   /** Until all sessions that were expected have been met, at this rate. */
   readonly secondsLeft: number | null
 }
@@ -123,10 +125,10 @@ const paceOf = (of: Watched, { state, matched, terminated, expected, deliveries 
   const [first = sample] = of.samples
   const seconds = (atMs - first.atMs) / 1_000
   const over = state === 'done' || state === 'cancelled'
-  if (seconds * 1_000 < LEAST_MS) return { sessionsPerSecond: null, deliveriesPerSecond: null, secondsLeft: over ? 0 : null }
-  const rate = (before: number, now: number): number => Math.max(0, Math.round((now - before) / seconds))
+  if (seconds * 1_000 < LEAST_MS) return { rate: null, deliveryRate: null, secondsLeft: over ? 0 : null }
+  const perSecond = (before: number, now: number): number => Math.max(0, Math.round((now - before) / seconds))
   const met = (sample.matched - first.matched) / seconds
   const left = Math.max(0, Number(expected) - sample.matched)
   const secondsLeft = over ? 0 : met <= 0 ? null : Math.ceil(left / met)
-  return { sessionsPerSecond: rate(first.terminated, sample.terminated), deliveriesPerSecond: rate(first.told, sample.told), secondsLeft }
+  return { rate: perSecond(first.terminated, sample.terminated), deliveryRate: perSecond(first.told, sample.told), secondsLeft }
 }

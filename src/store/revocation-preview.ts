@@ -25,11 +25,11 @@ export interface SampledSession {
 export type Reachability = 'reachable' | 'open' | 'disabled'
 
 export interface ConcernedReceiver {
-  readonly receiverId: string
+  readonly id: string
   readonly type: ReceiverType
   readonly clientId: string | null
   /** Participations of sessions that it would be told of. */
-  readonly sessions: number
+  readonly count: number
   readonly reachability: Reachability
 }
 
@@ -40,8 +40,8 @@ export interface Impact {
   readonly users: number
   readonly sample: readonly SampledSession[]
   /** Those with the most sessions first. */
-  readonly organizations: readonly { readonly resourceOwner: string; readonly sessions: number }[]
-  readonly clients: readonly { readonly clientId: string; readonly sessions: number }[]
+  readonly organizations: readonly { readonly resourceOwner: string; readonly count: number }[]
+  readonly clients: readonly { readonly clientId: string; readonly count: number }[]
   /** Within the scope's reach. Those that cannot be reached at present first. */
   readonly receivers: readonly ConcernedReceiver[]
 }
@@ -91,11 +91,11 @@ export const readImpact = async (db: Pick<Database, '$queryRawUnsafe'>, scope: R
      SELECT (SELECT count(*)::int FROM found) AS sessions, (SELECT count(*)::int FROM (SELECT DISTINCT issuer, user_id FROM found) u) AS users,
        ${listOf(`SELECT id AS "sessionId", issuer, user_id AS "userId", resource_owner AS "resourceOwner", ${wireTime('born')} AS born,
          ${wireTime('expires_at')} AS "expirationDate" FROM found LIMIT ${SAMPLED}`)} AS sample,
-       ${listOf(`SELECT resource_owner AS "resourceOwner", sum(sessions) AS sessions FROM grouped
+       ${listOf(`SELECT resource_owner AS "resourceOwner", sum(sessions) AS count FROM grouped
          GROUP BY resource_owner ORDER BY 2 DESC, 1 LIMIT ${LISTED}`)} AS organizations,
-       ${listOf(`SELECT client_id AS "clientId", sum(sessions) AS sessions FROM taking_part
+       ${listOf(`SELECT client_id AS "clientId", sum(sessions) AS count FROM taking_part
          GROUP BY client_id ORDER BY 2 DESC, 1 LIMIT ${LISTED}`)} AS clients,
-       ${listOf(`SELECT r.id AS "receiverId", r.type, r.client_id AS "clientId", t.sessions, ${REACHABILITY} AS reachability
+       ${listOf(`SELECT r.id, r.type, r.client_id AS "clientId", t.sessions AS count, ${REACHABILITY} AS reachability
          FROM told t JOIN receivers r ON r.id = t.id WHERE ${within}
          ORDER BY ${REACHABILITY} = 'reachable', t.sessions DESC, r.id LIMIT ${LISTED}`)} AS receivers`,
     ...values,

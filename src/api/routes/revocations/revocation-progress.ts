@@ -1,8 +1,8 @@
 /**
  * `GET /v1/revocations/{id}/progress`: server-sent events, for a bar that moves.
  *
- * `progress` comes when something has changed, once a second at most; `done` once when its sessions have ended and nobody
- * is still to be told, and then the answer ends. A caller that reads slowly gets the newest, not all of it. A connection
+ * `progress` comes at once, then when something has changed, once a second at most, and now and then where nothing has.
+ * `done` comes last, when its sessions have ended and nobody is still to be told, and then the answer ends. A caller that reads slowly gets the newest, not all of it. A connection
  * ends after some minutes, so that its token is checked anew, and a browser comes back by itself.
  */
 import { Readable } from 'node:stream'
@@ -25,8 +25,8 @@ export interface RevocationProgressDeps {
 }
 
 const EVERY_MS = 1_000
-/** A comment, so that nobody on the way takes the connection for dead; and the token's session is looked at. */
-const SILENT_MS = 10_000
+/** So that nobody on the way takes the connection for dead; and the session of the caller's token is looked at. */
+const SILENT_MS = 5_000
 /** Half of it is chance: not all come back at once. */
 const CONNECTION_MS = 300_000
 
@@ -39,10 +39,9 @@ const whenGone = (reply: FastifyReply, limitMs: number): AbortSignal => {
   return controller.signal
 }
 
-const textOf = (event: 'progress' | 'done', { revocation, sessionsPerSecond, deliveriesPerSecond, secondsLeft }: Sight): string => {
-  const rate = { sessionsPerSecond, deliveriesPerSecond, secondsLeft }
-  return `event: ${event}\ndata: ${JSON.stringify({ ...renderOperation(revocation), rate })}\n\n`
-}
+const progressOf = ({ revocation, ...pace }: Sight): string => `event: progress\ndata: ${JSON.stringify({ ...renderOperation(revocation), ...pace })}\n\n`
+
+const DONE = 'event: done\ndata: {}\n\n'
 
 /** Nothing of it will change any more by itself. */
 const isSettled = ({ revocation: { state, told } }: Sight): boolean => told && (state === 'done' || state === 'cancelled')
@@ -72,19 +71,16 @@ export const revocationProgressRoute = async (app: FastifyInstance, { read, watc
       while (isWanted && watching !== null) {
         const sight = newest as Sight | null
         if (sight !== null && isSettled(sight)) {
-          yield textOf('done', sight)
+          yield progressOf(sight) + DONE
           return
         }
-        const text = sight === null ? '' : textOf('progress', sight)
+        const text = sight === null ? ':\n\n' : progressOf(sight)
         const silentMs = performance.now() - toldMs
-        if (text !== told && silentMs >= EVERY_MS) {
+        if (silentMs >= (sight === null || text === told ? SILENT_MS : EVERY_MS)) {
+          if (!(await isGood(caller))) return
           told = text
           toldMs = performance.now()
           yield text
-        } else if (silentMs >= SILENT_MS) {
-          toldMs = performance.now()
-          yield ':\n\n'
-          if (!(await isGood(caller))) return
         }
         if (newest === sight && isWanted) {
           await new Promise<void>((resolve) => {
@@ -113,8 +109,8 @@ export const revocationProgressRoute = async (app: FastifyInstance, { read, watc
       tags: ['revocations'],
       summary: 'How far a revocation is, as server-sent events',
       description:
-        'Who may read the revocation. Events `progress`, once a second at most, and `done` once nothing is left to be ended or told. Each '
-        + 'holds the revocation and its `rate`: `sessionsPerSecond`, `deliveriesPerSecond` and `secondsLeft`, null while not known.',
+        'Who may read the revocation. Events `progress`, once a second at most, each with the revocation, its `rate` in sessions and its '
+        + '`deliveryRate` per second and its `secondsLeft`, null while not known; and last `done`, once nothing is left to be ended or told.',
       params: z.object({ id: z.string().max(200) }),
       response: {
         200: z.string().meta({ description: 'text/event-stream' }),
