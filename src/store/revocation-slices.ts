@@ -3,8 +3,8 @@
  * counts. The first slice has no end; others are cut off its beginning as they can be worked at beside each other, so
  * a revocation of any size begins at once.
  *
- * Lock order: slices, then the revocation (FOR KEY SHARE), then sessions. Whoever changes a revocation's row takes it
- * first and waits for chunks, which wait for nobody.
+ * Lock order: whoever changes a revocation's row takes it first (FOR NO KEY UPDATE), then waits for chunks, which wait for
+ * nobody. No slice is cut meanwhile: a new one would not be waited for.
  */
 import type { Containment, RevocationExclusions, RevocationFilter, RevocationScope, RevocationState } from '../model.ts'
 import type { Database } from './postgres.ts'
@@ -76,9 +76,11 @@ export const cutSlice = async (db: Database, { revocationId, walk, entries }: { 
   const [id, most] = [`${next(revocationId)}::text::uuid`, `${next(entries)}::int`]
   const walked = entriesOf(walk, next, { match: null, most, after: '(SELECT at_key FROM last)' })
   const [row] = await db.$queryRawUnsafe<{ cut: Cut }[]>(
-    `WITH last AS MATERIALIZED (
+    `WITH unsteered AS MATERIALIZED (
+       SELECT id FROM revocations WHERE id = ${id} AND state = 'running' FOR SHARE SKIP LOCKED
+     ), last AS MATERIALIZED (
        SELECT number, walks, start_key, at_key, pass FROM revocation_slices
-       WHERE revocation_id = ${id} AND until_key = '{}' AND NOT ended FOR UPDATE SKIP LOCKED
+       WHERE revocation_id = (SELECT id FROM unsteered) AND until_key = '{}' AND NOT ended FOR UPDATE SKIP LOCKED
      ), end_of AS MATERIALIZED (
        SELECT ${keyOf(walk, 'e')} AS key FROM (
          SELECT e.*, row_number() OVER () AS at FROM (${walked}) e WHERE EXISTS (SELECT FROM last)) e WHERE e.at = ${most}
