@@ -7,6 +7,7 @@ import type { JWK } from 'jose'
 import { createSigner } from '../channels/signing.ts'
 import { readConfig } from '../config.ts'
 import { createKeyring } from '../keys.ts'
+import { permissions } from '../model.ts'
 import { migrateQueue } from '../queue/backend.ts'
 import { createService } from '../service.ts'
 import { migrate } from '../store/migrations.ts'
@@ -32,8 +33,6 @@ interface Part {
   start(): Promise<unknown>
   stop(): Promise<void>
 }
-
-const adminPermissions = ['session.read', 'session.write', 'session.delete', 'receiver.read', 'receiver.write']
 
 export const createDemo = (options: DemoOptions) => {
   const { host, ports, folder, say } = options
@@ -82,7 +81,7 @@ export const createDemo = (options: DemoOptions) => {
     if (stopping !== null) return
     await tenant.seed()
     await signIn(`${shop}/login?as=${alice.id}`)
-    const token = await issuer.accessToken({ sub: 'admin', client_id: 'demo-console', permissions: adminPermissions })
+    const token = await issuer.accessToken({ sub: 'admin', client_id: 'demo-console', permissions })
     say(banner({ api, shop, ops: `http://${inUrl(host)}:${ports.ops}`, token, sessionId: signedIn }))
   }
 
