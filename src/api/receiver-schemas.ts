@@ -44,6 +44,7 @@ const webhookBody = z.strictObject({
     .array(z.enum(webhookEvents))
     .min(1)
     .max(webhookEvents.length)
+    .refine((events) => new Set(events).size === events.length, 'must name each event once')
     .default([...webhookEvents])
     .describe('Which events it is told of; those not named are not sent'),
   ...commonFields,

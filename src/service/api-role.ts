@@ -20,7 +20,7 @@ import { createLine } from '../queue/line.ts'
 import { createResults } from '../queue/results.ts'
 import { createAuthorizationReader } from '../store/authorization.ts'
 import { readRulesAfter } from '../store/cutoff-rules.ts'
-import { readDeadUses, recordDeadUses } from '../store/dead-uses.ts'
+import { readDeadUses, readDeadUsesOfRevocation, recordDeadUses } from '../store/dead-uses.ts'
 import { listDeliveries, readSettled } from '../store/deliveries.ts'
 import { deleteReceiver, getReceiver, listReceivers, putReceiver } from '../store/receivers.ts'
 import { redeliverAll, redeliverOne } from '../store/redelivery.ts'
@@ -69,6 +69,8 @@ export const createApiRole = (ground: Ground, ready: () => Promise<Readiness>) =
     ...config.revocations,
     wakeBulk: (id) => producer.wake('bulk', id),
     wakeRoute: () => router.wake(),
+    wakeReceiver: (id) => producer.wake('deliver', id),
+    horizonSeconds: config.delivery.horizonSeconds,
     announceRules,
   })
   const rules = createRulesInForce({ read: (asked) => readRulesAfter(reads, asked), log })
@@ -128,6 +130,7 @@ export const createApiRole = (ground: Ground, ready: () => Promise<Readiness>) =
     attempts: {
       recordDeadUses: (asked) => recordDeadUses(reads, asked),
       readDeadUses: (asked) => readDeadUses(reads, asked),
+      readDeadUsesOfRevocation: (asked) => readDeadUsesOfRevocation(reads, asked),
     },
     report: { ...createReportReads({ db: reads, retentionSeconds: config.delivery.retentionSeconds }), signReport: createSignReport(signer), log },
     telemetry,

@@ -12,6 +12,7 @@ import { createCountRevocation } from '../termination/count-revocation.ts'
 import { createSetRules } from '../termination/cutoff-rules.ts'
 import { createPreviewTokens } from '../termination/preview-token.ts'
 import { createPreviewRevocation } from '../termination/preview-revocation.ts'
+import { createRedeliverRevocation } from '../termination/redeliver-revocation.ts'
 import { createSteerRevocation } from '../termination/steer-revocation.ts'
 
 export interface RevocationServiceDeps {
@@ -24,6 +25,8 @@ export interface RevocationServiceDeps {
   /** Best effort, never throw: upkeep finds what they miss. */
   readonly wakeBulk: (revocationId: string) => void
   readonly wakeRoute: () => void
+  readonly wakeReceiver: (receiverId: string) => void
+  readonly horizonSeconds: number
   readonly announceRules: () => Promise<void>
 }
 
@@ -58,6 +61,7 @@ export const createRevocationService = (deps: RevocationServiceDeps): Revocation
           deps.wakeRoute()
         },
       }),
+      redeliver: createRedeliverRevocation({ db, horizonSeconds: deps.horizonSeconds, wakeReceiver: deps.wakeReceiver }),
     },
     acceptLogOut: createAcceptLogOut({ db, wake: wakeBulk, now: Date.now }),
   }

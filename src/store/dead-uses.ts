@@ -1,6 +1,6 @@
 /**
- * How often what is dead was still tried: by terminated session, and by cutoff rule for whatever that rule kills. What
- * was reported for neither is not kept, so there are never more rows than dead sessions and rules.
+ * How often what is dead was still tried: by terminated session, and by cutoff rule for whatever that rule kills; each
+ * belongs to the revocation that ended the session or set the rule. What was reported for neither is not kept, so there are never more rows than dead sessions and rules.
  */
 import type { Database } from './postgres.ts'
 import { wireTime } from './wire-time.ts'
@@ -19,8 +19,11 @@ export interface DeadUse extends DeadTarget {
 // In the order of the key, so that two reports of the same do not deadlock. A guard names a session as the token does, and
 // so perhaps by a participant's sid: it is counted under the session's id.
 const RECORD = `
-INSERT INTO dead_uses AS d (issuer, target, target_id, uses, first_at, last_at)
-SELECT n.issuer, n.target, n.id, sum(n.uses), min(c.at), min(c.at)
+INSERT INTO dead_uses AS d (issuer, target, target_id, uses, first_at, last_at, revocation_id)
+SELECT n.issuer, n.target, n.id, sum(n.uses), min(c.at), min(c.at), CASE n.target
+  WHEN 'session' THEN (
+    SELECT e.revocation_id FROM session_events e WHERE e.session_id = n.id AND e.type = 'session.terminated' ORDER BY e.sequence DESC LIMIT 1)
+  ELSE (SELECT r.revocation_id FROM cutoff_rules r WHERE r.id = n.id::uuid) END
 FROM (
   SELECT a.issuer, a.target, a.uses, CASE a.target
     WHEN 'session' THEN coalesce(
@@ -74,6 +77,14 @@ export const readDeadUses = (db: Database, { by, id, issuers }: DeadTarget & { i
     `SELECT d.issuer, d.uses::text AS count, ${wireTime('d.first_at')} AS "firstDate", ${wireTime('d.last_at')} AS "lastDate"
      FROM dead_uses d WHERE d.target = $1 AND d.target_id = $2 AND d.issuer = ANY ($3::text[]) ORDER BY d.issuer`,
     by, by === 'rule' ? id.toLowerCase() : id, issuers,
+  )
+
+/** The sums over the sessions that a revocation ended and the rules that it set, of each of these issuers where there are any. */
+export const readDeadUsesOfRevocation = (db: Database, { revocationId, issuers }: { revocationId: string; issuers: readonly string[] }): Promise<DeadUseCount[]> =>
+  db.$queryRawUnsafe<DeadUseCount[]>(
+    `SELECT d.issuer, sum(d.uses)::text AS count, ${wireTime('min(d.first_at)')} AS "firstDate", ${wireTime('max(d.last_at)')} AS "lastDate"
+     FROM dead_uses d WHERE d.revocation_id = $1::text::uuid AND d.issuer = ANY ($2::text[]) GROUP BY d.issuer ORDER BY d.issuer`,
+    revocationId, issuers,
   )
 
 /** Forgets up to `limit` counts that have not grown for the retention. Returns how many. */

@@ -3,16 +3,23 @@
  * it is, unless moot deliveries are asked for by that name: then they are told although the session and its tokens
  * have expired by themselves, because a receiver may keep sessions for longer.
  *
- * Locks deliveries alone, in id order, and passes over those that someone else holds.
+ * Locks deliveries in id order, and passes over those that someone else holds; of a revocation, its notifications before.
  */
+import { setTimeout as pause } from 'node:timers/promises'
 import { CurfewError } from '../errors.ts'
 import { DELIVERY_COLUMNS } from './deliveries.ts'
 import type { DeliveryRow } from './deliveries.ts'
+import { IN_LINE, MOVE_ON, PACE, underLock } from './notifications.ts'
 import type { Database } from './postgres.ts'
 import { WITHIN, getReceiver, scopeOf } from './receivers.ts'
 import type { Within } from './receivers.ts'
 
-export type DeadState = 'failed' | 'moot'
+export const deadStates = ['failed', 'moot'] as const
+export type DeadState = (typeof deadStates)[number]
+
+/** Whoever plans for a revocation holds it for some ten milliseconds at a time. */
+const BUSY_MS = 20
+const MAX_BUSY = 100
 
 /** Made due by one statement: some tens of milliseconds. */
 const AT_ONCE = 5_000
@@ -56,6 +63,56 @@ export const redeliverAll = async (
     redelivered += renewed
   } while (renewed === AT_ONCE && redelivered < MAX_OF_ONE_CALL)
   return { redelivered, more: renewed === AT_ONCE }
+}
+
+// In line where its deliveries are paced, and held while it is paused. `$1` is the revocation here, as `PACE` has it.
+const REDELIVER_SLICE_OF_REVOCATION = `
+WITH what AS MATERIALIZED (${PACE}
+), held AS MATERIALIZED (
+  SELECT l.id, row_number() OVER (ORDER BY l.id) AS n FROM (
+    SELECT d.id FROM deliveries d WHERE d.revocation_id = $1::text::uuid AND d.state = $3::text::delivery_state AND ${IS_DEAD}
+    ORDER BY d.id LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED) l
+), renewed AS (
+  UPDATE deliveries d SET state = 'pending', attempts = 0, redelivered_at = now(), done_at = NULL, held_until = ${IN_LINE},
+    due_at = CASE WHEN $5::boolean THEN 'infinity' ELSE ${IN_LINE} END,
+    moot_at = CASE WHEN d.state = 'moot' THEN greatest(d.moot_at, ${IN_LINE} + make_interval(secs => $2::float8)) ELSE d.moot_at END
+  FROM held h CROSS JOIN what w WHERE d.id = h.id AND d.id = ANY(ARRAY(SELECT id FROM held))
+  RETURNING d.receiver_id
+), moved AS (${MOVE_ON} AND NOT $5::boolean)
+SELECT (SELECT count(*) FROM held)::int AS renewed, ARRAY(SELECT DISTINCT receiver_id FROM renewed) AS "receiverIds"`
+
+/**
+ * Makes a revocation's dead letters due again, oldest first and in bounded steps, also what was cancelled. May be repeated.
+ *
+ * @param wake called with receivers that something is due for, after it is committed.
+ * @throws CurfewError overloaded where others plan for it all the time.
+ */
+export const redeliverOfRevocation = async (
+  db: Database,
+  asked: { revocationId: string; state: DeadState; horizonSeconds: number; wake: (receiverIds: readonly string[]) => void },
+): Promise<Redelivered> => {
+  const { revocationId, state, horizonSeconds, wake } = asked
+  const slice = (): Promise<{ renewed: number; receiverIds: string[] } | null> =>
+    underLock(db, revocationId, async (tx, { notifications }) => {
+      const [row] = await tx.$queryRawUnsafe<{ renewed: number; receiverIds: string[] }[]>(
+        REDELIVER_SLICE_OF_REVOCATION, revocationId, horizonSeconds, state, AT_ONCE, notifications === 'paused')
+      return row ?? null
+    })
+  let redelivered = 0
+  let busy = 0
+  for (;;) {
+    const made = await slice()
+    if (made === null) {
+      busy += 1
+      if (busy > MAX_BUSY) throw new CurfewError('overloaded', { says: 'This revocation is being handed on, ask again shortly' })
+      await pause(BUSY_MS)
+      continue
+    }
+    wake(made.receiverIds)
+    redelivered += made.renewed
+    if (made.renewed < AT_ONCE) return { redelivered, more: false }
+    if (redelivered >= MAX_OF_ONE_CALL) return { redelivered, more: true }
+  }
 }
 
 // `$1` to `$3` are the scope here, as `WITHIN` has it.

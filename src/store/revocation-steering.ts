@@ -3,6 +3,7 @@
  * time comes after, and chunks, which share it, see the state before or after, never between.
  */
 import type { Actor, Containment, NotificationState, RevocationScope, RevocationState } from '../model.ts'
+import type { Database } from './postgres.ts'
 import { VISIBLE, revocationOf, viewerParameters } from './revocations.ts'
 import type { RevocationTransaction, Viewer } from './revocations.ts'
 
@@ -42,5 +43,12 @@ export const writeSteered = async (
      )
      SELECT id::text AS id FROM changed`,
     id, state, notifications, events, actor.issuer, actor.subject,
+  )
+}
+
+/** Writes into a revocation's history that someone did something about it. */
+export const writeRevocationEvent = async (db: Database, { id, actor, type }: { id: string; actor: Actor; type: string }): Promise<void> => {
+  await db.$executeRawUnsafe(
+    'INSERT INTO revocation_events (revocation_id, type, actor_issuer, actor_subject) VALUES ($1::text::uuid, $2, $3, $4)', id, type, actor.issuer, actor.subject,
   )
 }

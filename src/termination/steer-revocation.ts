@@ -11,21 +11,24 @@ import type { Revocation, Viewer } from '../store/revocations.ts'
 import { steer } from './revocation.ts'
 import type { RevocationPart, SteeringVerb } from './revocation.ts'
 
-export interface SteerAsked {
-  readonly id: string
-  readonly verb: SteeringVerb
-  /** Null: both parts. */
-  readonly only: RevocationPart | null
+export interface SteeringCaller {
   /** What the caller sees. */
   readonly viewer: Viewer
   /** Where it may write; null: nowhere. */
   readonly writes: RevocationScope['reach'] | null
 }
 
+export interface SteerAsked extends SteeringCaller {
+  readonly id: string
+  readonly verb: SteeringVerb
+  /** Null: both parts. */
+  readonly only: RevocationPart | null
+}
+
 export type SteerRevocation = (asked: SteerAsked) => Promise<Revocation>
 
 /** Whoever steers must reach all that the revocation does, also where it is its own and its permissions have changed. */
-const maySteer = ({ viewer, writes }: SteerAsked, held: { issuers: readonly string[]; reach: RevocationScope['reach'] }): boolean => {
+export const maySteer = ({ viewer, writes }: SteeringCaller, held: { issuers: readonly string[]; reach: RevocationScope['reach'] }): boolean => {
   if (writes === null || !held.issuers.every((issuer) => viewer.issuers.includes(issuer))) return false
   if (writes === 'instance') return true
   return held.reach !== 'instance' && [...held.reach].every((organization) => writes.has(organization))

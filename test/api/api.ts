@@ -27,7 +27,7 @@ import type { TerminateAnswer, TerminateCommand } from '../../src/model.ts'
 import { createAuthorizationReader } from '../../src/store/authorization.ts'
 import type { Death } from '../../src/store/authorization.ts'
 import { readRulesAfter } from '../../src/store/cutoff-rules.ts'
-import { readDeadUses, recordDeadUses } from '../../src/store/dead-uses.ts'
+import { readDeadUses, readDeadUsesOfRevocation, recordDeadUses } from '../../src/store/dead-uses.ts'
 import { listDeliveries, readSettled } from '../../src/store/deliveries.ts'
 import { openDatabase } from '../../src/store/postgres.ts'
 import type { Database } from '../../src/store/postgres.ts'
@@ -124,6 +124,8 @@ export const startApi = async (
     previewThreshold: options.previewThreshold ?? 1_000,
     wakeBulk: (id) => void bulkWoken.push(id),
     wakeRoute: () => {},
+    wakeReceiver: (id) => void woken.push(id),
+    horizonSeconds: 86_400,
     announceRules: async () => {},
   })
   const trust = createTrust({ issuers: entries, log })
@@ -164,7 +166,7 @@ export const startApi = async (
     introspect: { judgeToken: createJudgeToken({ trust, read, count, log }) },
     revocations: revocations.routes,
     acceptLogOut: revocations.acceptLogOut,
-    attempts: { recordDeadUses: (asked) => recordDeadUses(db, asked), readDeadUses: (asked) => readDeadUses(db, asked) },
+    attempts: { recordDeadUses: (asked) => recordDeadUses(db, asked), readDeadUses: (asked) => readDeadUses(db, asked), readDeadUsesOfRevocation: (asked) => readDeadUsesOfRevocation(db, asked) },
     stream: {
       readHead: () => readHead(db),
       givePositions: () => givePositions(db),

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { pruneDeadUses, readDeadUses } from '../../src/store/dead-uses.ts'
 import { createSetRule } from '../../src/termination/cutoff-rules.ts'
+import { endByRevocation, seedRevocation } from '../harness/revocations.ts'
 import { seedSessions } from '../harness/seed.ts'
 import { startApi } from './api.ts'
 import type { TestApi } from './api.ts'
@@ -32,6 +33,27 @@ const read = async (query: string, as = guard) => api.app.inject({ url: `/v1/att
 const time = expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
 
 describe('attempts', () => {
+  it('add up by revocation: of the sessions that it ended, and of what its rules killed', async () => {
+    const { url: issuer } = api.issuer
+    const { sql } = api.database
+    const id = await seedRevocation(sql, { issuers: [issuer] })
+    await seedSessions(sql, [{ id: 'ended-1', issuer }, { id: 'ended-2', issuer }])
+    await endByRevocation(sql, id, ['ended-1', 'ended-2'])
+    const { id: ruleOfIt } = await createSetRule({ maxLifetimeSeconds: 1, maxTokenLifetimeSeconds: 1 })(api.db, {
+      issuer, organization: 'o7', user: null, bornBefore: null, excludeUsers: [], excludeSessions: [],
+      reason: 'test', actor: { issuer, subject: 'admin' }, revocationId: id,
+    })
+    await report([
+      { issuer, sessionId: 'ended-1', count: 3 }, { issuer, sessionId: 'ended-2', count: 4 }, { issuer, ruleId: ruleOfIt, count: 5 }, { issuer, sessionId: 'dead', count: 6 },
+    ])
+    expect((await read(`revocationId=${id}`)).json()).toEqual({ attempts: [{ issuer, count: '12', firstDate: time, lastDate: time }] })
+    const stranger = `Bearer ${await api.stranger.token({ permissions: ['session.read'] })}`
+    expect((await read(`revocationId=${id}`, stranger)).json()).toEqual({ attempts: [] })
+    expect((await read('revocationId=x')).json()).toEqual({ attempts: [] })
+    expect((await read(`revocationId=${id}&sessionId=dead`)).statusCode).toBe(400)
+    await sql.query(`DELETE FROM dead_uses`)
+  })
+
   it('add up, for sessions and for rules, and can be read', async () => {
     const { url: issuer } = api.issuer
     const batch = [{ issuer, sessionId: 'dead', count: 3 }, { issuer, ruleId, count: 1_000_000_000 }, { issuer, sessionId: 'dead', count: 2 }]

@@ -9,10 +9,12 @@ import { CurfewError } from '../../errors.ts'
 import type { DeadTarget, DeadUse, DeadUseCount } from '../../store/dead-uses.ts'
 import type {} from '../caller.ts'
 import { errorAnswers } from '../documented-errors.ts'
+import { isRevocationId } from '../revocation-viewer.ts'
 
 export interface AttemptRoutesDeps {
   readonly recordDeadUses: (asked: { uses: readonly DeadUse[]; issuers: readonly string[] }) => Promise<void>
   readonly readDeadUses: (asked: DeadTarget & { issuers: readonly string[] }) => Promise<readonly DeadUseCount[]>
+  readonly readDeadUsesOfRevocation: (asked: { revocationId: string; issuers: readonly string[] }) => Promise<readonly DeadUseCount[]>
 }
 
 /** What a guard holds between two reports, see `client/attempts.ts`. */
@@ -72,16 +74,20 @@ export const attemptRoutes: FastifyPluginAsyncZod<AttemptRoutesDeps> = async (ap
   app.get('/v1/attempts', {
     schema: {
       tags,
-      summary: 'How often a dead session, or what a rule killed, was still tried',
-      description: 'Permission `session.read` for the instance.',
-      querystring: z.object(target),
+      summary: 'How often a dead session, what a rule killed, or what a revocation ended was still tried',
+      description: 'Permission `session.read` for the instance. Of a revocation: the sum over the sessions that it ended and the rules that it set.',
+      querystring: z.object({ ...target, revocationId: id.optional().describe('A revocation') }),
       response: {
         200: z.object({ attempts: z.array(counted).describe('One for each issuer; empty: none') }),
         ...errorAnswers('permission_denied', 'invalid_argument'),
       },
     },
-    handler: async ({ caller, query }) => {
-      if (!isOne(query)) throw new CurfewError('invalid_argument', { says: `Query ${ONE_RULE}` })
+    handler: async ({ caller, query: { revocationId, ...query } }) => {
+      if (revocationId !== undefined && query.sessionId === undefined && query.ruleId === undefined) {
+        if (!isRevocationId(revocationId)) return { attempts: [] }
+        return { attempts: [...(await deps.readDeadUsesOfRevocation({ revocationId, issuers: caller.sessionIssuers }))] }
+      }
+      if (revocationId !== undefined || !isOne(query)) throw new CurfewError('invalid_argument', { says: 'Query must name one of sessionId, ruleId and revocationId' })
       return { attempts: [...(await deps.readDeadUses({ ...targetOf(query), issuers: caller.sessionIssuers }))] }
     },
   })
