@@ -17,17 +17,12 @@ const PAUSE_MS = 1_000
 /** A deployment takes less; after that somebody should look. */
 const AWAY_MS = 300_000
 
-const pace = z.object({ rate: z.number().nullish(), secondsLeft: z.number().nullish() }).catch({ rate: null, secondsLeft: null })
+const pace = z.object({ rate: z.object({ sessionsPerSecond: z.number().nullable(), secondsLeft: z.number().nullable() }) })
 
 const progressOf = (value: unknown): Progress => {
-  const { rate, secondsLeft } = pace.parse(value)
-  return { revocation: readOperation(value), rate: rate ?? null, secondsLeft: secondsLeft ?? null }
-}
-
-/** Nothing more will come of it. `told`: also nobody is still to be told. */
-const isOver = ({ done, metadata }: Operation, until: 'ended' | 'told'): boolean => {
-  if (metadata.state === 'cancelled') return true
-  return done && (until === 'ended' || (metadata.deliveries.pending === 0 && metadata.enforcedTime !== null))
+  const paced = pace.safeParse(value)
+  const rate = paced.success ? paced.data.rate : { sessionsPerSecond: null, secondsLeft: null }
+  return { revocation: readOperation(value), ...rate }
 }
 
 /**
@@ -43,10 +38,10 @@ export const follow = async (
   let heardMs = performance.now()
   for (;;) {
     try {
-      const last = await hear(remote, id, (progress) => {
+      const last = await hear(remote, id, (progress, isSettled) => {
         heardMs = performance.now()
         show(progress)
-        return isOver(progress.revocation, until)
+        return isSettled || (until === 'ended' && progress.revocation.done)
       })
       if (last !== null) return last
     } catch (error) {
@@ -58,7 +53,7 @@ export const follow = async (
 }
 
 /** One connection. Resolves with the revocation where it is over, with null where the connection ended before. */
-const hear = async (remote: Remote, id: string, take: (progress: Progress) => boolean): Promise<Operation | null> => {
+const hear = async (remote: Remote, id: string, take: (progress: Progress, isSettled: boolean) => boolean): Promise<Operation | null> => {
   const controller = new AbortController()
   const silent = () => controller.abort(new Error('Nothing was heard'))
   let timer = setTimeout(silent, SILENT_MS)
@@ -67,9 +62,9 @@ const hear = async (remote: Remote, id: string, take: (progress: Progress) => bo
     for await (const { event, data } of eventsOf(body)) {
       clearTimeout(timer)
       timer = setTimeout(silent, SILENT_MS)
-      if (event !== 'progress') continue
+      if (event !== 'progress' && event !== 'done') continue
       const progress = progressOf(JSON.parse(data))
-      if (take(progress)) return progress.revocation
+      if (take(progress, event === 'done')) return progress.revocation
     }
     return null
   } finally {

@@ -4,16 +4,19 @@ import { grouped } from './operation.ts'
 import { RemoteError } from './remote.ts'
 import { shown } from './terminal.ts'
 
-const count = z.union([z.string().regex(/^\d+$/), z.number().int().nonnegative()]).transform(Number)
-const counted = z.looseObject({ count })
+const count = z.string().regex(/^\d+$/).transform(Number)
+const sessions = z.number().int().nonnegative()
 
-const preview = z.looseObject({
+const preview = z.object({
   sessions: z.object({ count, exact: z.boolean() }),
-  containment: z.string().optional(),
-  organizations: z.array(counted.extend({ resourceOwner: z.string() })).default([]),
-  clients: z.array(counted.extend({ clientId: z.string() })).default([]),
-  receivers: z.array(counted.extend({ id: z.string().nullish() })).default([]),
-  unreachable: z.array(z.looseObject({ id: z.string().nullish() })).default([]),
+  expectedLogins: z.number().nullable(),
+  containment: z.enum(['rules', 'rows']),
+  rules: z.number(),
+  /** What the lists below were made from. */
+  lookedAt: z.number(),
+  organizations: z.array(z.object({ resourceOwner: z.string(), sessions })),
+  clients: z.array(z.object({ clientId: z.string(), sessions })),
+  receivers: z.array(z.object({ receiverId: z.string(), sessions, reachability: z.string() })),
   previewToken: z.string(),
 })
 
@@ -29,17 +32,29 @@ export const readPreview = (value: unknown): Preview => {
 /** Rows of one kind; more are told by their number. */
 const MOST = 10
 
-/** The number to be typed, and the words around it. */
-export const sizeOf = ({ sessions }: Preview): string => `${sessions.exact ? '' : 'at least '}${grouped(sessions.count)}`
+/** How many will end, as a person says it. */
+export const sizeOf = ({ sessions: { count: number, exact } }: Preview): string => `${exact ? '' : 'at least '}${grouped(number)}`
 
-const row = (name: string, number: number): string => `  ${grouped(number).padStart(12)}  ${shown(name)}`
+const table = (title: string, rows: readonly (readonly [name: string, number: number])[]): string[] =>
+  rows.length === 0 ? [] : [
+    title,
+    ...rows.slice(0, MOST).map(([name, number]) => `  ${grouped(number).padStart(12)}  ${shown(name)}`),
+    ...(rows.length > MOST ? [`  and ${rows.length - MOST} more`] : []),
+  ]
 
-const table = (title: string, rows: readonly (readonly [string, number])[]): string[] =>
-  rows.length === 0 ? [] : [title, ...rows.slice(0, MOST).map(([name, number]) => row(name, number)), ...(rows.length > MOST ? [`  and ${rows.length - MOST} more`] : [])]
-
-export const previewLines = (seen: Preview): string[] => [
-  `${sizeOf(seen)} sessions match.`,
-  ...table('By organization:', seen.organizations.map(({ resourceOwner, count: number }) => [resourceOwner, number])),
-  ...table('By client:', seen.clients.map(({ clientId, count: number }) => [clientId, number])),
-  ...table('By receiver:', seen.receivers.map(({ id, count: number }) => [id ?? '(not yours to see)', number])),
-]
+/** What would happen, before it does. */
+export const previewLines = (seen: Preview): string[] => {
+  const { lookedAt, expectedLogins, containment, rules, organizations, clients, receivers } = seen
+  const of = lookedAt < seen.sessions.count || !seen.sessions.exact ? `, of the first ${grouped(lookedAt)}` : ''
+  const away = receivers.filter(({ reachability }) => reachability !== 'reachable')
+  return [
+    `${sizeOf(seen)} sessions match.${expectedLogins === null ? '' : ` ${grouped(expectedLogins)} users will have to sign in again${of}.`}`,
+    containment === 'rules'
+      ? `It is in force at once, by ${grouped(rules)} cutoff ${rules === 1 ? 'rule, which' : 'rules, which'} cannot be taken back.`
+      : 'Each session dies as it is ended: this filter cannot be said in a cutoff rule.',
+    ...table(`By organization${of}:`, organizations.map((one) => [one.resourceOwner, one.sessions])),
+    ...table(`By client${of}:`, clients.map((one) => [one.clientId, one.sessions])),
+    ...table(`Receivers to be told${of}:`, receivers.map((one) => [one.receiverId, one.sessions])),
+    ...(away.length === 0 ? [] : [`Cannot be told at present: ${away.map(({ receiverId, reachability }) => `${shown(receiverId)} (${reachability})`).join(', ')}.`]),
+  ]
+}

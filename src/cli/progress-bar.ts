@@ -9,8 +9,8 @@ const BAR_CELLS = 24
 
 export interface Progress {
   readonly revocation: Operation
-  /** Sessions per second, or null while that is not known. */
-  readonly rate: number | null
+  /** Null while that is not known. */
+  readonly sessionsPerSecond: number | null
   readonly secondsLeft: number | null
 }
 
@@ -24,13 +24,13 @@ export const duration = (seconds: number): string => {
 
 /** 0 to 1. What is done is whole, also where fewer were met than expected. */
 const shareOf = (revocation: Operation): number => {
-  if (revocation.done) return 1
+  if (revocation.metadata.state === 'done') return 1
   const { number } = expectedOf(revocation)
   return number === 0 ? 0 : Math.min(1, revocation.metadata.sessions.terminated / number)
 }
 
-const pace = ({ rate, secondsLeft }: Progress): string[] => [
-  ...(rate === null ? [] : [`${grouped(Math.round(rate))}/s`]),
+const pace = ({ sessionsPerSecond: rate, secondsLeft }: Progress): string[] => [
+  ...(rate === null ? [] : [`${grouped(rate)}/s`]),
   ...(secondsLeft === null ? [] : [`${duration(secondsLeft)} left`]),
 ]
 
