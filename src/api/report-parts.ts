@@ -3,7 +3,8 @@
  * from having seen them all. Holds a page in memory, however many sessions there are.
  */
 import type { ReportReceiver, ReportSession, ReportTold, Untold } from '../client/report.ts'
-import type { EndedRow, FailureRow, HistoryEntry, OutcomeRow, ReportRule } from '../store/revocation-report.ts'
+import type { EndedDelivery, EndedRow, UserAtReceiver } from '../store/revocation-ended.ts'
+import type { FailureRow, HistoryEntry, OutcomeRow, ReportRule } from '../store/revocation-report.ts'
 import type { Within } from '../store/receivers.ts'
 import type { Revocation } from '../store/revocations.ts'
 import { limitsOf } from './report-limits.ts'
@@ -14,6 +15,7 @@ export interface ReportReads {
   readonly readOutcomes: (asked: Within & { id: string; after: string; limit: number }) => Promise<readonly OutcomeRow[]>
   readonly readFailures: (id: string) => Promise<readonly FailureRow[]>
   readonly readEnded: (asked: { id: string; after: string }) => Promise<readonly EndedRow[]>
+  readonly readToldOfUsers: (asked: { id: string; users: readonly UserAtReceiver[] }) => Promise<readonly EndedDelivery[]>
   /** Live sessions that the revocation is to end, counted anew up to a bound. */
   readonly countRemaining: (revocation: Revocation) => Promise<{ count: number; exact: boolean }>
   /** RFC 3339 UTC, by the database's clock. */
@@ -47,10 +49,14 @@ export async function* partsOf(reads: ReportReads, { seen, facts, within }: { se
   const { id } = seen
   yield { kind: 'facts', facts }
   const named = new Set<string>()
+  const tellers = new Map<string, string[]>()
   const failures = await reads.readFailures(id)
   for (let after = '', more = true; more; ) {
     const rows = await reads.readOutcomes({ ...within, id, after, limit: RECEIVERS_AT_ONCE })
-    for (const { receiverId, visible } of rows) if (visible) named.add(receiverId)
+    for (const { receiverId, clientId, visible } of rows) {
+      if (visible) named.add(receiverId)
+      if (clientId !== null) tellers.set(clientId, [...(tellers.get(clientId) ?? []), receiverId])
+    }
     if (rows.length > 0) yield { kind: 'receivers', receivers: rows.map((row) => receiverOf(row, failures)) }
     after = rows.at(-1)?.receiverId ?? after
     more = rows.length === RECEIVERS_AT_ONCE
@@ -64,7 +70,13 @@ export async function* partsOf(reads: ReportReads, { seen, facts, within }: { se
     const rows = await reads.readEnded({ id, after })
     const last = rows.at(-1)
     if (last === undefined) break
-    const sessions = rows.map((row) => sessionOf(row, { named, isOver }))
+    const users = rows.flatMap((row) => mayBeToldOfUser(row, tellers))
+    const ofUsers = new Map<string, EndedDelivery[]>()
+    for (const delivery of users.length === 0 ? [] : await reads.readToldOfUsers({ id, users })) {
+      const key = userAtClient(delivery)
+      ofUsers.set(key, [...(ofUsers.get(key) ?? []), delivery])
+    }
+    const sessions = rows.map((row) => sessionOf(row, { named, ofUsers, isOver }))
     for (const session of sessions) {
       count(untold, session)
       attempts += BigInt(session.attempts ?? 0)
@@ -139,19 +151,35 @@ const receiverOf = (row: OutcomeRow, failures: readonly FailureRow[]): ReportRec
   }
 }
 
-const sessionOf = (row: EndedRow, { named, isOver }: { named: ReadonlySet<string>; isOver: boolean }): ReportSession => {
-  const told = row.deliveries.map(({ receiverId, clientId, state, outcome, time }): ReportTold => ({
-    receiver: named.has(receiverId) ? receiverId : null, clientId, state, outcome, time,
-  }))
-  const untold = row.participants.flatMap(({ clientId, sid, sub }) => {
-    const isTold = row.deliveries.some((d) => d.clientId === clientId && (d.ofUser ? d.sub === sub : d.sid === sid))
-    if (isTold) return []
-    // A participant whose user is told as a whole waits until it is known that none of its sessions lives.
-    const why: Untold = row.old ? 'forgotten' : row.routed && isOver ? 'no_receiver' : 'not_yet'
-    return [{ clientId, why }]
-  })
+/** The receivers of a participant that were not told of it by the session's own name. */
+const mayBeToldOfUser = ({ participants, deliveries }: EndedRow, tellers: ReadonlyMap<string, readonly string[]>): UserAtReceiver[] =>
+  participants.flatMap(({ clientId, sid, sub }) =>
+    (tellers.get(clientId) ?? [])
+      .filter((receiverId) => !deliveries.some((one) => one.receiverId === receiverId && one.clientId === clientId && one.sid === sid))
+      .map((receiverId) => ({ receiverId, clientId, sub })))
+
+const userAtClient = ({ clientId, sub }: { clientId: string; sub: string }): string => JSON.stringify([clientId, sub])
+
+const sessionOf = (
+  row: EndedRow,
+  { named, ofUsers, isOver }: { named: ReadonlySet<string>; ofUsers: ReadonlyMap<string, readonly EndedDelivery[]>; isOver: boolean },
+): ReportSession => {
+  const told = new Set(row.deliveries)
+  const untold: { clientId: string; why: Untold }[] = []
+  for (const participant of row.participants) {
+    const { clientId, sid } = participant
+    const ofUser = ofUsers.get(userAtClient(participant)) ?? []
+    for (const delivery of ofUser) told.add(delivery)
+    if (ofUser.length > 0 || row.deliveries.some((one) => one.clientId === clientId && one.sid === sid)) continue
+    untold.push({ clientId, why: row.old ? 'forgotten' : row.routed && isOver ? 'no_receiver' : 'not_yet' })
+  }
   const { id, issuer, userId, resourceOwner, born, terminated, attempts, lastAttemptTime } = row
-  return { id, issuer, userId, resourceOwner, born, terminated, attempts, lastAttemptTime, told, untold }
+  return {
+    id, issuer, userId, resourceOwner, born, terminated, attempts, lastAttemptTime, untold,
+    told: [...told].map(({ receiverId, clientId, state, outcome, time }): ReportTold => ({
+      receiver: named.has(receiverId) ? receiverId : null, clientId, state, outcome, time,
+    })),
+  }
 }
 
 const count = (counts: Map<string, { clientId: string; why: Untold; participants: number }>, { untold }: ReportSession): void => {

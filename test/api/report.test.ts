@@ -138,6 +138,21 @@ describe('GET /v1/revocations/{id}/report', () => {
     expect((await ask(id)).json().report.sessions).toMatchObject({ remaining: '1', proven: false })
   })
 
+  it('says of sessions that a user was told of as a whole who told that user, and how it went', async () => {
+    const { id, one, two } = await ended({ told: [] })
+    const told = (client: string, sub: string, state: string) => api.database.sql.query(
+      `INSERT INTO deliveries (receiver_id, session_id, client_id, sid, sub, issuer, moot_at, revocation_id, state, of_user)
+       VALUES ($1, '', $1, $2 || ' ' || $3, $3, $4, now() + interval '1 hour', $2::uuid, $5::text::delivery_state, true)`, [client, id, sub, api.issuer.url, state])
+    await told('shop', 'u1', 'acknowledged')
+    await told('wiki', 'u2', 'pending')
+    await api.database.sql.query(`INSERT INTO revocation_outcomes (revocation_id, receiver_id, total) VALUES ($1, 'shop', 1), ($1, 'wiki', 1)`, [id])
+    const lines = (await ask(id, { format: 'ndjson' })).body.split('\n').filter((line) => line.startsWith('{"session"'))
+    expect(lines.map((line) => (JSON.parse(line) as { session: unknown }).session)).toMatchObject([
+      { id: one, told: [{ receiver: 'shop', clientId: 'shop', state: 'acknowledged' }], untold: [{ clientId: 'legacy' }] },
+      { id: two, told: [{ receiver: 'wiki', clientId: 'wiki', state: 'pending' }], untold: [] },
+    ])
+  })
+
   it('says of a participant whose delivery is kept no longer that it cannot say', async () => {
     const { id, one } = await ended()
     await api.database.sql.query('DELETE FROM deliveries WHERE session_id = $1', [one])

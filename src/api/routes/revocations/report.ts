@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto'
 import { Readable } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
-import { requirePermission } from '../../../auth/caller.ts'
+import { reachOf } from '../../../auth/caller.ts'
 import { REPORT_TYPE, reportFormats } from '../../../client/report.ts'
 import type { ReportClaim, ReportFormat } from '../../../client/report.ts'
 import { CurfewError } from '../../../errors.ts'
@@ -18,6 +18,7 @@ import { factsOf, partsOf } from '../../report-parts.ts'
 import type { ReportReads } from '../../report-parts.ts'
 import { reportTexts } from '../../report-text.ts'
 import type { Seal } from '../../report-text.ts'
+import { readSeen } from './read-revocation.ts'
 
 export interface ReportRouteDeps extends ReportReads {
   readonly readVisibleRevocation: (asked: { id: string; viewer: Viewer }) => Promise<Revocation | null>
@@ -72,10 +73,10 @@ export const reportRoute = async (app: FastifyInstance, deps: ReportRouteDeps): 
       tags: ['revocations'],
       summary: 'What a revocation did, signed',
       description:
-        'Permission `revocation.read`. By `format`, else by `Accept`: `json` (facts, receivers, what could not be told), `csv` and `ndjson` ' +
+        'Who may read the revocation. By `format`, else by `Accept`: `json` (facts, receivers, what could not be told), `csv` and `ndjson` ' +
         '(also each session with what became of telling it). The signature is a compact JWS of the type `' + REPORT_TYPE + '` over the hash of the ' +
         'rest, with a key of `GET /v1/issuers/{issuer}/jwks.json`; `curfew verify-report` checks it. A report that broke off carries none.',
-      params: z.object({ id: z.string() }),
+      params: z.object({ id: z.string().max(200) }),
       querystring: z.object({ format: z.enum(reportFormats).optional() }),
       response: {
         200: z.object({ report: z.looseObject({}), signature: z.string() }).meta({ description: 'Also text/csv and application/x-ndjson' }),
@@ -84,11 +85,8 @@ export const reportRoute = async (app: FastifyInstance, deps: ReportRouteDeps): 
     },
     handler: async (request, reply) => {
       const { caller, params, query } = request
-      const reach = requirePermission(caller, 'revocation.read')
-      const within = { reach, issuers: caller.sessionIssuers }
-      const viewer: Viewer = { actor: caller.actor, ...within }
-      const revocation = z.uuid().safeParse(params.id).success ? await deps.readVisibleRevocation({ id: params.id, viewer }) : null
-      if (revocation === null) throw new CurfewError('revocation_not_found')
+      const revocation = await readSeen(deps.readVisibleRevocation, caller, params.id)
+      const within = { reach: reachOf(caller, 'revocation.read') ?? new Set<string>(), issuers: caller.sessionIssuers }
       if (underWay >= REPORTS_AT_ONCE || reply.raw.closed) throw new CurfewError('overloaded')
       underWay += 1
       // Also where nobody reads a word of it any more.
