@@ -59,7 +59,7 @@ const withEmptyDatabase = async (use: (url: string) => Promise<void>): Promise<v
 describe('curfew', () => {
   it('tells its version, and that a command is unknown', async () => {
     expect(await curfew(['--version'])).toEqual({ code: 0, out: expect.stringMatching(/^\d+\.\d+\.\d+\n$/), err: '' })
-    expect(await curfew(['revoke'])).toMatchObject({ code: 2, err: expect.stringContaining('unknown command') })
+    expect(await curfew(['unrevoke'])).toMatchObject({ code: 2, err: expect.stringContaining('unknown command') })
   })
 })
 

@@ -95,8 +95,7 @@ export const factsOf = async (reads: ReportReads, revocation: Revocation) => {
   const [history, rules, remaining, generatedTime] = await Promise.all([
     reads.readHistory(id), reads.readRulesOf(id), reads.countRemaining(revocation), reads.readClock(),
   ])
-  const isOver = revocation.state === 'done' || revocation.state === 'cancelled'
-  const final = isOver && (revocation.state === 'cancelled' ? deliveries.pending === '0' : revocation.acknowledged !== null)
+  const final = revocation.told && (revocation.state === 'done' || revocation.state === 'cancelled')
   return {
     name: `revocations/${id}`,
     generatedTime,

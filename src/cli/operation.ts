@@ -106,7 +106,7 @@ export const described = (revocation: Operation): string[] => {
 const said = (filter: Record<string, unknown> | undefined): string | null => {
   const parts = Object.entries(filter ?? {}).flatMap(([name, value]) => {
     if (Array.isArray(value)) return value.length === 0 ? [] : [`${name}=${value.length > MOST_NAMED ? `(${grouped(value.length)})` : value.join(',')}`]
-    return value === null || value === false ? [] : [`${name}=${String(value)}`]
+    return value === null || value === false ? [] : [`${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`]
   })
   return parts.length === 0 ? null : shown(parts.join('  '))
 }

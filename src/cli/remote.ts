@@ -6,6 +6,7 @@
  * unknown, or for which there is no room at the moment, is sent again a few times.
  */
 import { setTimeout as pause } from 'node:timers/promises'
+import { decodeJwt } from 'jose'
 import { ConfigError } from '../config.ts'
 import { shown } from './terminal.ts'
 
@@ -28,8 +29,8 @@ export interface RemoteRequest {
 }
 
 export interface Remote {
-  /** Where it is, without a slash at its end. */
-  readonly url: string
+  /** Who asks, as far as the token says so itself; null where it does not. */
+  readonly subject: string | null
   /** The answer's JSON. @throws RemoteError. */
   readonly call: (asked: RemoteRequest) => Promise<unknown>
   /** A long answer, piece by piece. @throws RemoteError before its first byte. */
@@ -97,7 +98,7 @@ export const createRemote = ({ url, token }: { url: string; token: string }): Re
   }
 
   return {
-    url,
+    subject: subjectOf(token),
     call: async (asked) => {
       const response = await send(asked, 'application/json', AbortSignal.timeout(ANSWER_MS))
       const text = await response.text()
@@ -119,6 +120,15 @@ export const createRemote = ({ url, token }: { url: string; token: string }): Re
         clearTimeout(timer)
       }
     },
+  }
+}
+
+/** Not verified: for words to whoever holds it alone. */
+const subjectOf = (token: string): string | null => {
+  try {
+    return decodeJwt(token).sub ?? null
+  } catch {
+    return null
   }
 }
 
@@ -145,7 +155,7 @@ const refusal = async (url: string, { response, error }: Sent): Promise<RemoteEr
   const { status } = response
   if (status >= 300 && status < 400) return new RemoteError(`${url} answered with a redirect; is CURFEW_URL right?`, status)
   const said = messageOf(await response.text().catch(() => ''))
-  const hint = status === 401 ? ' Is CURFEW_TOKEN still good?' : ''
+  const hint = status === 401 ? ' Is CURFEW_TOKEN still good? What you had revoked may have ended it.' : ''
   return new RemoteError(`${said ?? `${url} answered ${status}`}.${hint}`, status)
 }
 
