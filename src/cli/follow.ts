@@ -17,13 +17,9 @@ const PAUSE_MS = 1_000
 /** A deployment takes less; after that somebody should look. */
 const AWAY_MS = 300_000
 
-const pace = z.object({ rate: z.object({ sessionsPerSecond: z.number().nullable(), secondsLeft: z.number().nullable() }) })
+const pace = z.object({ rate: z.number().nullable(), secondsLeft: z.number().nullable() }).catch({ rate: null, secondsLeft: null })
 
-const progressOf = (value: unknown): Progress => {
-  const paced = pace.safeParse(value)
-  const rate = paced.success ? paced.data.rate : { sessionsPerSecond: null, secondsLeft: null }
-  return { revocation: readOperation(value), ...rate }
-}
+const progressOf = (value: unknown): Progress => ({ revocation: readOperation(value), ...pace.parse(value) })
 
 /**
  * Resolves with the revocation as it is when it is over.
@@ -38,10 +34,10 @@ export const follow = async (
   let heardMs = performance.now()
   for (;;) {
     try {
-      const last = await hear(remote, id, (progress, isSettled) => {
+      const last = await hear(remote, id, (progress) => {
         heardMs = performance.now()
         show(progress)
-        return isSettled || (until === 'ended' && progress.revocation.done)
+        return until === 'ended' && progress.revocation.done
       })
       if (last !== null) return last
     } catch (error) {
@@ -53,18 +49,21 @@ export const follow = async (
 }
 
 /** One connection. Resolves with the revocation where it is over, with null where the connection ended before. */
-const hear = async (remote: Remote, id: string, take: (progress: Progress, isSettled: boolean) => boolean): Promise<Operation | null> => {
+const hear = async (remote: Remote, id: string, isEnough: (progress: Progress) => boolean): Promise<Operation | null> => {
   const controller = new AbortController()
   const silent = () => controller.abort(new Error('Nothing was heard'))
   let timer = setTimeout(silent, SILENT_MS)
+  let last: Operation | null = null
   try {
     const body = await remote.open({ path: `/v1/revocations/${id}/progress`, accept: 'text/event-stream', signal: controller.signal })
     for await (const { event, data } of eventsOf(body)) {
       clearTimeout(timer)
       timer = setTimeout(silent, SILENT_MS)
-      if (event !== 'progress' && event !== 'done') continue
+      if (event === 'done') return last
+      if (event !== 'progress') continue
       const progress = progressOf(JSON.parse(data))
-      if (take(progress, event === 'done')) return progress.revocation
+      last = progress.revocation
+      if (isEnough(progress)) return last
     }
     return null
   } finally {

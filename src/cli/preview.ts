@@ -5,7 +5,7 @@ import { RemoteError } from './remote.ts'
 import { shown } from './terminal.ts'
 
 const count = z.string().regex(/^\d+$/).transform(Number)
-const sessions = z.number().int().nonnegative()
+const part = z.number().int().nonnegative()
 
 const preview = z.object({
   sessions: z.object({ count, exact: z.boolean() }),
@@ -14,9 +14,9 @@ const preview = z.object({
   rules: z.number(),
   /** What the lists below were made from. */
   lookedAt: z.number(),
-  organizations: z.array(z.object({ resourceOwner: z.string(), sessions })),
-  clients: z.array(z.object({ clientId: z.string(), sessions })),
-  receivers: z.array(z.object({ receiverId: z.string(), sessions, reachability: z.string() })),
+  organizations: z.array(z.object({ resourceOwner: z.string(), count: part })),
+  clients: z.array(z.object({ clientId: z.string(), count: part })),
+  receivers: z.array(z.object({ id: z.string(), count: part, reachability: z.string() })),
   previewToken: z.string(),
 })
 
@@ -52,9 +52,9 @@ export const previewLines = (seen: Preview): string[] => {
     containment === 'rules'
       ? `It is in force at once, by ${grouped(rules)} cutoff ${rules === 1 ? 'rule, which' : 'rules, which'} cannot be taken back.`
       : 'Each session dies as it is ended: this filter cannot be said in a cutoff rule.',
-    ...table(`By organization${of}:`, organizations.map((one) => [one.resourceOwner, one.sessions])),
-    ...table(`By client${of}:`, clients.map((one) => [one.clientId, one.sessions])),
-    ...table(`Receivers to be told${of}:`, receivers.map((one) => [one.receiverId, one.sessions])),
-    ...(away.length === 0 ? [] : [`Cannot be told at present: ${away.map(({ receiverId, reachability }) => `${shown(receiverId)} (${reachability})`).join(', ')}.`]),
+    ...table(`By organization${of}:`, organizations.map((one) => [one.resourceOwner, one.count])),
+    ...table(`By client${of}:`, clients.map((one) => [one.clientId, one.count])),
+    ...table(`Receivers to be told${of}:`, receivers.map((one) => [one.id, one.count])),
+    ...(away.length === 0 ? [] : [`Cannot be told at present: ${away.map(({ id, reachability }) => `${shown(id)} (${reachability})`).join(', ')}.`]),
   ]
 }

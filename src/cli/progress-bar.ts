@@ -9,8 +9,8 @@ const BAR_CELLS = 24
 
 export interface Progress {
   readonly revocation: Operation
-  /** Null while that is not known. */
-  readonly sessionsPerSecond: number | null
+  /** Sessions per second; null while that is not known. */
+  readonly rate: number | null
   readonly secondsLeft: number | null
 }
 
@@ -29,7 +29,7 @@ const shareOf = (revocation: Operation): number => {
   return number === 0 ? 0 : Math.min(1, revocation.metadata.sessions.terminated / number)
 }
 
-const pace = ({ sessionsPerSecond: rate, secondsLeft }: Progress): string[] => [
+const pace = ({ rate, secondsLeft }: Progress): string[] => [
   ...(rate === null ? [] : [`${grouped(rate)}/s`]),
   ...(secondsLeft === null ? [] : [`${duration(secondsLeft)} left`]),
 ]

@@ -5,7 +5,7 @@ import type { Progress } from '../../src/cli/progress-bar.ts'
 import { shown } from '../../src/cli/terminal.ts'
 import { createScreen } from './screen.ts'
 
-const progress = (change: Record<string, unknown> = {}, rate: Partial<Progress> = {}): Progress => {
+const progress = (change: Record<string, unknown> = {}, pace: Partial<Progress> = {}): Progress => {
   const state = (change['state'] as string | undefined) ?? 'running'
   const metadata = {
     state, notifications: 'running', mode: 'revoke', reason: 'r', ticket: null, actor: { issuer: 'https://i', subject: 's' }, containment: 'rows',
@@ -14,12 +14,12 @@ const progress = (change: Record<string, unknown> = {}, rate: Partial<Progress> 
     deliveries: { total: '500000', acknowledged: '1000', pending: '499000', failed: '0', moot: '0' }, ...change,
   }
   const revocation = readOperation({ name: 'revocations/018f0000-0000-7000-8000-000000000000', done: state === 'done' || state === 'cancelled', metadata })
-  return { revocation, sessionsPerSecond: null, secondsLeft: null, ...rate }
+  return { revocation, rate: null, secondsLeft: null, ...pace }
 }
 
 describe('the progress bar', () => {
   it('shows how much is ended, how fast, how long it takes yet, and who was told', () => {
-    expect(barOf(progress({}, { sessionsPerSecond: 41_000, secondsLeft: 18 }))).toBe(
+    expect(barOf(progress({}, { rate: 41_000, secondsLeft: 18 }))).toBe(
       '[######------------------]  25 %  250,000 of 1,000,000 ended · 41,000/s · 18 s left · told 1,000 of 500,000')
   })
 
@@ -56,7 +56,7 @@ describe('the progress bar', () => {
     nowMs = 4_999
     bar(progress({ sessions: { expected: '1000000', expectedExact: true, matched: '300000', terminated: '300000' } }))
     nowMs = 5_000
-    bar(progress({ sessions: { expected: '1000000', expectedExact: true, matched: '400000', terminated: '400000' } }, { sessionsPerSecond: 20, secondsLeft: 100 }))
+    bar(progress({ sessions: { expected: '1000000', expectedExact: true, matched: '400000', terminated: '400000' } }, { rate: 20, secondsLeft: 100 }))
     bar(progress({ state: 'paused' }))
     expect(screen.written().trimEnd().split('\n')).toEqual([
       expect.stringMatching(/^running, 250,000 of 1,000,000 sessions ended, 1,000 of 500,000 /),
