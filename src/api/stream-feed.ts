@@ -6,6 +6,7 @@
  * A follower that does not take what it is given loses its place in the queue and comes back with its cursor. Positions
  * of another epoch (a failover, a restore) or too far behind are refused: then a snapshot is needed.
  */
+import { weightOf } from '../channels/stream-pieces.ts'
 import type { EndedOnTheWire, EntryOnTheWire } from '../client/wire.ts'
 import { CurfewError } from '../errors.ts'
 import type { VersionedRule } from '../store/cutoff-rules.ts'
@@ -17,7 +18,7 @@ import type { StreamCursor } from './stream-cursor.ts'
 export interface StreamReads {
   readonly readHead: () => Promise<Head>
   readonly givePositions: () => Promise<{ readonly count: number; readonly last: number }>
-  readonly readEntries: (asked: { after: number; to: number }) => Promise<PositionedEntry[]>
+  readonly readEntries: (asked: { after: number; to: number }) => Promise<PositionedEntry[] | null>
   readonly readRulesAfter: (asked: { after: bigint; limit: number }) => Promise<VersionedRule[]>
   readonly log: Log
 }
@@ -31,8 +32,8 @@ const RETRY_AFTER_MS = 500
 const FRESH_EVERY_MS = 1_000
 /** Each follower is a connection and a place in every broadcast. */
 export const MAX_FOLLOWERS = 1_000
-/** Steps that wait for one follower; an entry may hold thousands of sessions. */
-const MAX_QUEUED = 1_000
+/** What waits for one follower, in sessions and steps: some ten megabytes. */
+const MAX_QUEUED = 200_000
 const RULES_AT_ONCE = 500
 
 /** `entry`: learnt, and the cursor after it. `fresh`: as in the wire words. `reset`: the cursor is worth nothing any more. */
@@ -57,6 +58,8 @@ export interface StreamFeed {
 
 interface Follower {
   readonly queue: Step[]
+  /** What is in it, as MAX_QUEUED counts. */
+  queued: number
   readonly sinceMs: number
   /** It has been told how fresh it is, as of after it came. */
   told: boolean
@@ -64,25 +67,40 @@ interface Follower {
   wake: () => void
 }
 
+const loadOf = (step: Step): number => 1 + (step.kind === 'entry' ? weightOf(step.entry) : 0)
+
 export const createStreamFeed = (reads: StreamReads): StreamFeed => {
   const followers = new Set<Follower>()
   /** Up to here everything has been given to the followers. Null: nobody follows, so nobody reads. */
   let at: StreamCursor | null = null
   let freshMs = -Infinity
-  let polling: Promise<void> | null = null
+  let isPolling = false
   let stopped = false
 
   const give = (follower: Follower, step: Step): void => {
-    if (follower.queue.length >= MAX_QUEUED) follower.ended = true
+    if (follower.queued > MAX_QUEUED) follower.ended = true
     // Nothing comes after what was left out.
-    if (!follower.ended) follower.queue.push(step)
+    if (!follower.ended) {
+      follower.queue.push(step)
+      follower.queued += loadOf(step)
+    }
     follower.wake()
   }
   const broadcast = (step: Step): void => {
     for (const follower of followers) give(follower, step)
   }
+  /** Another epoch: whoever followed the one before needs a snapshot, and nothing of this one is for them. */
+  const beginAnew = (head: Head, spared: Follower | null): void => {
+    for (const follower of followers) {
+      if (follower === spared) continue
+      give(follower, { kind: 'reset' })
+      follower.ended = true
+    }
+    at = head
+  }
 
-  async function* between(from: StreamCursor, to: StreamCursor): AsyncGenerator<Step & { kind: 'entry' }, StreamCursor> {
+  /** @returns the place reached, or null: something after `from` is gone, so a snapshot is needed. */
+  async function* between(from: StreamCursor, to: StreamCursor): AsyncGenerator<Step & { kind: 'entry' }, StreamCursor | null> {
     let cursor = from
     for (;;) {
       const rules = cursor.rule < to.rule ? await reads.readRulesAfter({ after: BigInt(cursor.rule), limit: RULES_AT_ONCE }) : []
@@ -95,6 +113,7 @@ export const createStreamFeed = (reads: StreamReads): StreamFeed => {
     cursor = { ...cursor, rule: Math.max(cursor.rule, to.rule) }
     for (;;) {
       const entries = cursor.position < to.position ? await reads.readEntries({ after: cursor.position, to: to.position }) : []
+      if (entries === null) return null
       if (entries.length === 0) return { ...cursor, position: Math.max(cursor.position, to.position) }
       for (const { position, ended } of entries) {
         cursor = { ...cursor, position }
@@ -115,17 +134,14 @@ export const createStreamFeed = (reads: StreamReads): StreamFeed => {
       isAll = count < POSITIONED_AT_ONCE
     }
     if (at === null) at = head
-    if (head.epoch !== at.epoch) {
-      broadcast({ kind: 'reset' })
-      for (const follower of followers) follower.ended = true
-      at = head
-    }
+    if (head.epoch !== at.epoch) beginAnew(head, null)
     const steps = between(at, head)
     let found = false
     for (;;) {
       const { done, value } = await steps.next()
       if (done) {
-        at = { ...value, epoch: head.epoch }
+        if (value === null) beginAnew(head, null)
+        else at = { ...value, epoch: head.epoch }
         break
       }
       // Given before it counts as given, so that whoever comes meanwhile begins before it.
@@ -137,7 +153,10 @@ export const createStreamFeed = (reads: StreamReads): StreamFeed => {
     return found || !isAll
   }
 
+  /** Ends by itself when nobody follows any more; begun and ended without a pause, so that whoever comes then begins it anew. */
   const run = async (): Promise<void> => {
+    if (isPolling) return
+    isPolling = true
     let saidMs = performance.now()
     while (followers.size > 0 && !stopped) {
       const waitMs = await poll().then((found) => (found ? POLL_AGAIN_MS : POLL_EVERY_MS), (error: unknown) => {
@@ -149,7 +168,7 @@ export const createStreamFeed = (reads: StreamReads): StreamFeed => {
       for (const follower of followers) sayFresh(follower, isTime)
       await new Promise((resolve) => setTimeout(resolve, waitMs))
     }
-    polling = null
+    isPolling = false
     at = null
     freshMs = -Infinity
   }
@@ -170,9 +189,17 @@ export const createStreamFeed = (reads: StreamReads): StreamFeed => {
 
   async function* take(from: StreamCursor, base: StreamCursor, follower: Follower): AsyncGenerator<Step, void, void> {
     let known = from
-    for await (const step of between(from, base)) {
-      known = step.cursor
-      yield step
+    const missed = between(from, base)
+    for (;;) {
+      const { done, value } = await missed.next()
+      if (done) {
+        if (value !== null) break
+        // It was so slow that what it had not read is pruned by now.
+        yield { kind: 'reset' }
+        return
+      }
+      known = value.cursor
+      yield value
     }
     for (;;) {
       const step = follower.queue.shift()
@@ -183,6 +210,7 @@ export const createStreamFeed = (reads: StreamReads): StreamFeed => {
         })
         continue
       }
+      follower.queued -= loadOf(step)
       if (step.kind === 'entry') {
         if (step.cursor.position <= known.position && step.cursor.rule <= known.rule) continue
         known = step.cursor
@@ -194,7 +222,7 @@ export const createStreamFeed = (reads: StreamReads): StreamFeed => {
   return {
     follow: async (from, signal) => {
       if (stopped || followers.size >= MAX_FOLLOWERS) throw new CurfewError('overloaded')
-      const follower: Follower = { queue: [], sinceMs: performance.now(), told: false, ended: signal.aborted, wake: () => {} }
+      const follower: Follower = { queue: [], queued: 0, sinceMs: performance.now(), told: false, ended: false, wake: () => {} }
       const leave = (): void => {
         followers.delete(follower)
         follower.ended = true
@@ -206,9 +234,13 @@ export const createStreamFeed = (reads: StreamReads): StreamFeed => {
       try {
         const head = await reads.readHead()
         check(from, head)
-        if (at === null || at.epoch !== head.epoch) at = head
-        polling ??= run()
-        return take(from, at, follower)
+        if (at === null) at = head
+        // Its own cursor is of this epoch; those of the others may be of the one before.
+        if (at.epoch !== head.epoch) beginAnew(head, follower)
+        if (signal.aborted) leave()
+        const base = at
+        void run()
+        return take(from, base, follower)
       } catch (error) {
         leave()
         throw error

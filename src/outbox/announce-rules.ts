@@ -4,6 +4,7 @@
  *
  * Rules commit in the order of their versions, so those above the one on the stream are all that is missing there.
  */
+import { rulePieces } from '../channels/stream-pieces.ts'
 import type { StreamChannel } from '../channels/stream.ts'
 import { within } from '../queue/within.ts'
 import { readRulesAfter } from '../store/cutoff-rules.ts'
@@ -11,7 +12,7 @@ import type { Database } from '../store/postgres.ts'
 import { ruleOnTheWire } from '../store/stream.ts'
 import type { Log } from '../telemetry.ts'
 
-/** Rules of one entry: some hundred kilobytes at most. */
+/** Rules read at once. */
 const RULES_AT_ONCE = 500
 /** Whoever sets a rule waits no longer; upkeep comes back to it within a second or so. */
 const BOUND_MS = 500
@@ -26,10 +27,12 @@ export const announceRulesAfter = async (
   let after = version
   for (;;) {
     const rules = await readRulesAfter(db, { after, limit: RULES_AT_ONCE })
-    const to = rules.at(-1)?.version
-    if (to === undefined) return true
-    if (!(await stream.announceRules(rules.map(ruleOnTheWire), { after, to }))) return false
-    after = to
+    if (rules.length === 0) return true
+    for (const piece of rulePieces(rules)) {
+      const to = piece.at(-1)?.version ?? after
+      if (!(await stream.announceRules(piece.map(ruleOnTheWire), { after, to }))) return false
+      after = to
+    }
   }
 }
 

@@ -91,6 +91,9 @@ SELECT p.position::float8 AS position, e.issuer, array_agg(e.id) AS "sessionIds"
 FROM page p JOIN ended e ON e.commit_id = p.id
 GROUP BY p.position, e.issuer ORDER BY p.position`
 
+// Nothing after `after` has been pruned: see pruneEntries. Read after the page, so it holds for the page.
+const NOT_PRUNED = `SELECT coalesce((SELECT max(position) FROM stream_entries), 0) - ${ENTRIES_KEPT} <= $1::float8::bigint AS here`
+
 export interface PositionedEntry {
   readonly position: number
   readonly ended: readonly EndedOnTheWire[]
@@ -98,13 +101,15 @@ export interface PositionedEntry {
 
 /**
  * The entries after a position, up to another, in order; a page of them. None: there are no more (an entry whose
- * sessions were pruned is left out).
+ * sessions were pruned is left out). Null: some may be gone, so whoever asks needs a snapshot.
  */
 export const readEntries = async (
   db: Database,
   { after, to, maxTokenLifetimeSeconds }: { after: number; to: number; maxTokenLifetimeSeconds: number },
-): Promise<PositionedEntry[]> => {
+): Promise<PositionedEntry[] | null> => {
   const rows = await db.$queryRawUnsafe<({ position: number } & EndedOnTheWire)[]>(ENTRIES, after, to, maxTokenLifetimeSeconds)
+  const [kept] = await db.$queryRawUnsafe<{ here: boolean }[]>(NOT_PRUNED, after)
+  if (kept?.here !== true) return null
   const entries: (PositionedEntry & { ended: EndedOnTheWire[] })[] = []
   for (const { position, issuer, sessionIds, expiresMs } of rows) {
     const last = entries.at(-1)
