@@ -4,7 +4,7 @@
  */
 import { eventsOf, linesOf } from './lines.ts'
 import type { Sink, Source } from './source.ts'
-import type { EntryOnTheWire, FreshOnTheWire, SnapshotEnd, SnapshotHead } from './wire.ts'
+import type { ClockOnTheWire, EntryOnTheWire, FreshOnTheWire, SnapshotEnd, SnapshotHead } from './wire.ts'
 
 /** The server says something each second; a connection that is silent for so long is gone. */
 const SILENT_MS = 5_000
@@ -38,7 +38,7 @@ const watch = (signal: AbortSignal) => {
   }
 }
 
-/** A server's clock, told in ours so that nothing seems newer than it is: what was said came after we had asked. */
+/** A server's clock, told in ours so that nothing seems newer than it is: what it said first came after we had asked. */
 const createServerClock = (askedMs: number) => {
   let firstMs: number | null = null
   return (atMs: number): number => {
@@ -105,6 +105,8 @@ export const createHttpSource = ({ url, token }: HttpSourceOptions): Source => {
           sink.learn(JSON.parse(data) as EntryOnTheWire)
           entries += 1
           seen = id
+        } else if (event === 'clock') {
+          clock((JSON.parse(data) as ClockOnTheWire).atMs)
         } else if (event === 'fresh') {
           const told = JSON.parse(data) as FreshOnTheWire
           if (told.entries !== entries) throw new Error('Entries of the stream were lost on the way')

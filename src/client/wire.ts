@@ -53,12 +53,18 @@ export interface SnapshotEnd {
   readonly done: true
 }
 
+/** Said first, so that a reader can tell the server's clock in its own: nothing was said before it asked. */
+export interface ClockOnTheWire {
+  /** As in `FreshOnTheWire`. */
+  readonly atMs: number
+}
+
 /** Said each second: everything committed until `lagMs` before this was said has been told. */
 export interface FreshOnTheWire {
   /** A clock of the server's that only runs forward, in milliseconds; for differences within one connection. */
   readonly atMs: number
   readonly lagMs: number
-  /** Entries sent on this connection so far: who has another number has missed some of them. */
+  /** Events `entry` sent on this connection so far: who has another number has missed some of them. */
   readonly entries: number
 }
 

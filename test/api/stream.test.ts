@@ -164,7 +164,7 @@ describe('positions', () => {
     let at = 0
     const read = async () => {
       for (;;) {
-        const entries = await readEntries(api.db, { after: at, to: (await readHead(api.db)).position, maxTokenLifetimeSeconds: 60 })
+        const entries = (await readEntries(api.db, { after: at, to: (await readHead(api.db)).position, maxTokenLifetimeSeconds: 60 })) ?? []
         if (entries.length === 0) return
         seen.push(...idsOf(entries))
         at = entries.at(-1)?.position ?? at
@@ -190,7 +190,7 @@ describe('positions', () => {
     await locker.query('SELECT FROM commits FOR UPDATE')
     await givePositions(api.db)
     const head = await readHead(api.db)
-    expect(idsOf(await readEntries(api.db, { after: 0, to: head.position, maxTokenLifetimeSeconds: 60 }))).toEqual(ids)
+    expect(idsOf((await readEntries(api.db, { after: 0, to: head.position, maxTokenLifetimeSeconds: 60 })) ?? [])).toEqual(ids)
     await locker.query('ROLLBACK')
     locker.release()
     await holder.query('COMMIT')

@@ -9,7 +9,8 @@ import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import { z } from 'zod'
 import { requireInstance } from '../../auth/caller.ts'
-import type { FreshOnTheWire, SnapshotEnd, SnapshotHead, TailOnTheWire } from '../../client/wire.ts'
+import { piecesOf, rulePieces, weightOf } from '../../channels/stream-pieces.ts'
+import type { ClockOnTheWire, FreshOnTheWire, SnapshotEnd, SnapshotHead, TailOnTheWire } from '../../client/wire.ts'
 import { CurfewError } from '../../errors.ts'
 import { ruleOnTheWire } from '../../store/stream.ts'
 import type { TombstonePage } from '../../store/stream.ts'
@@ -34,8 +35,9 @@ const CONNECTION_MS = 300_000
 const MAX_WAIT_SECONDS = 30
 /** Long enough to see all that is committed, also where nothing is waited for. */
 const LOOK_MS = 500
-/** Entries of one long poll; each may hold some thousand sessions. */
+/** Entries of one long poll, and what they hold together: some megabytes. One entry is never cut. */
 const ENTRIES_PER_POLL = 100
+const WEIGHT_PER_POLL = 20_000
 const RULES_AT_ONCE = 500
 
 const entryShape = z.object({
@@ -45,25 +47,21 @@ const entryShape = z.object({
 
 const line = (value: object): string => `${JSON.stringify(value)}\n`
 
-const eventOf = (step: Step, entries: number): string => {
-  switch (step.kind) {
-    case 'entry':
-      return `event: entry\nid: ${cursorText(step.cursor)}\ndata: ${JSON.stringify(step.entry)}\n\n`
-    case 'fresh':
-      return `event: fresh\ndata: ${JSON.stringify({ atMs: step.atMs, lagMs: step.lagMs, entries } satisfies FreshOnTheWire)}\n\n`
-    case 'reset':
-      return 'event: reset\ndata: {}\n\n'
-    default:
-      return step satisfies never
-  }
+const eventOf = (event: string, data: object, id?: string): string =>
+  `event: ${event}\n${id === undefined ? '' : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`
+
+/** Calls back once, when the answer is over, however it ends; at once where its reader is gone already. */
+const whenOver = (reply: FastifyReply, done: () => void): void => {
+  if (reply.raw.destroyed) done()
+  else reply.raw.once('close', done)
 }
 
 /** Aborted when the answer is no longer wanted, or after a while. */
 const untilGone = (reply: FastifyReply, limitMs: number): AbortController => {
   const controller = new AbortController()
   const timer = setTimeout(() => controller.abort(), limitMs)
-  reply.raw.once('close', () => controller.abort())
   controller.signal.addEventListener('abort', () => clearTimeout(timer))
+  whenOver(reply, () => controller.abort())
   return controller
 }
 
@@ -80,33 +78,45 @@ export const streamRoutes = async (app: FastifyInstance, deps: StreamRoutesDeps)
 
   /** Everything in force when its head was read, and some of what came after. */
   async function* snapshot(head: StreamCursor): AsyncGenerator<string> {
-    try {
-      yield line({ position: cursorText(head), lagMs: 0 } satisfies SnapshotHead)
-      for (let after = 0n; ; ) {
-        const rules = await deps.readRulesAfter({ after, limit: RULES_AT_ONCE })
-        if (rules.length > 0) yield line({ rules: rules.map(ruleOnTheWire) })
-        after = rules.at(-1)?.version ?? after
-        if (rules.length < RULES_AT_ONCE) break
-      }
-      let before: string | null = null
-      do {
-        const page: TombstonePage = await deps.readTombstones({ before })
-        if (page.ended.length > 0) yield line({ ended: page.ended })
-        before = page.next
-      } while (before !== null)
-      yield line({ done: true } satisfies SnapshotEnd)
-    } finally {
-      snapshots -= 1
+    yield line({ position: cursorText(head), lagMs: 0 } satisfies SnapshotHead)
+    for (let after = 0n; ; ) {
+      const rules = await deps.readRulesAfter({ after, limit: RULES_AT_ONCE })
+      for (const piece of rulePieces(rules)) yield line({ rules: piece.map(ruleOnTheWire) })
+      after = rules.at(-1)?.version ?? after
+      if (rules.length < RULES_AT_ONCE) break
     }
+    let before: string | null = null
+    do {
+      const page: TombstonePage = await deps.readTombstones({ before })
+      // An empty line for an empty page: who reads takes long silence for a lost connection.
+      if (page.ended.length === 0 && page.next !== null) yield '\n'
+      if (page.ended.length > 0) for (const piece of piecesOf({ ended: page.ended })) yield line(piece)
+      before = page.next
+    } while (before !== null)
+    yield line({ done: true } satisfies SnapshotEnd)
   }
 
-  async function* events(steps: AsyncGenerator<Step, void, void>, caller: Caller, leave: () => void): AsyncGenerator<string> {
+  async function* events(steps: AsyncGenerator<Step, void, void>, { from, caller, leave }: { from: StreamCursor; caller: Caller; leave: () => void }): AsyncGenerator<string> {
     let entries = 0
+    let told = cursorText(from)
     try {
+      yield eventOf('clock', { atMs: performance.now() } satisfies ClockOnTheWire)
       for await (const step of steps) {
-        if (step.kind === 'entry') entries += 1
-        yield eventOf(step, entries)
-        if (step.kind !== 'fresh') continue
+        if (step.kind === 'reset') {
+          yield eventOf('reset', {})
+          return
+        }
+        if (step.kind === 'entry') {
+          const pieces = piecesOf(step.entry)
+          for (const [at, piece] of pieces.entries()) {
+            entries += 1
+            // Before its last piece nobody has got past it.
+            if (at === pieces.length - 1) told = cursorText(step.cursor)
+            yield eventOf('entry', piece, told)
+          }
+          continue
+        }
+        yield eventOf('fresh', { atMs: step.atMs, lagMs: step.lagMs, entries } satisfies FreshOnTheWire)
         try {
           await deps.refuseDeadToken(caller)
         } catch {
@@ -121,13 +131,15 @@ export const streamRoutes = async (app: FastifyInstance, deps: StreamRoutesDeps)
 
   const poll = async (steps: AsyncGenerator<Step, void, void>, from: StreamCursor, waits: boolean): Promise<TailOnTheWire> => {
     const entries = []
+    let weight = 0
     let cursor = from
     for await (const step of steps) {
       if (step.kind === 'reset') throw new CurfewError('stream_position_gone')
       if (step.kind === 'entry') {
         entries.push(step.entry)
+        weight += weightOf(step.entry)
         cursor = step.cursor
-        if (entries.length < ENTRIES_PER_POLL && !feed.reached(cursor)) continue
+        if (entries.length < ENTRIES_PER_POLL && weight < WEIGHT_PER_POLL && !feed.reached(cursor)) continue
       }
       // Fresh: there was nothing.
       if (entries.length > 0 || !waits) break
@@ -139,7 +151,7 @@ export const streamRoutes = async (app: FastifyInstance, deps: StreamRoutesDeps)
     schema: {
       tags: ['stream'],
       summary: 'All ended sessions and cutoff rules in force',
-      description: 'Permission `session.read` for the instance. JSON lines: first `{position, lagMs}`, then entries as on the stream, last `{done: true}`.',
+      description: 'Permission `session.read` for the instance. JSON lines: first `{position, lagMs}`, then entries as on the stream, last `{done: true}`; empty lines in between say nothing.',
       response: {
         200: z.string().meta({ description: 'application/x-ndjson' }),
         ...errorAnswers('permission_denied'),
@@ -149,11 +161,8 @@ export const streamRoutes = async (app: FastifyInstance, deps: StreamRoutesDeps)
       requireInstance(request.caller, 'session.read')
       if (snapshots >= SNAPSHOTS_AT_ONCE) throw new CurfewError('overloaded')
       snapshots += 1
-      const head = await deps.readHead().catch((error: unknown) => {
-        snapshots -= 1
-        throw error
-      })
-      return send(reply, 'application/x-ndjson', snapshot(head))
+      whenOver(reply, () => { snapshots -= 1 })
+      return send(reply, 'application/x-ndjson', snapshot(await deps.readHead()))
     },
   })
 
@@ -161,7 +170,7 @@ export const streamRoutes = async (app: FastifyInstance, deps: StreamRoutesDeps)
     schema: {
       tags: ['stream'],
       summary: 'What came on the stream after a position',
-      description: 'Permission `session.read` for the instance. With `Accept: text/event-stream` the events `entry` (its id is the position after it), `fresh` each second, and `reset` where a new snapshot is needed; else a long poll of `wait` seconds.',
+      description: 'Permission `session.read` for the instance. With `Accept: text/event-stream` the events `clock` at first, `entry` (its id is a position after which nothing was missed), `fresh` each second, and `reset` where a new snapshot is needed; else a long poll of `wait` seconds.',
       querystring: z.object({ after: z.string().max(64).optional(), wait: z.coerce.number().int().min(0).max(MAX_WAIT_SECONDS).default(0) }),
       response: {
         200: z.object({ position: z.string(), entries: z.array(entryShape) }).meta({ description: 'A long poll’s answer' }),
@@ -181,7 +190,7 @@ export const streamRoutes = async (app: FastifyInstance, deps: StreamRoutesDeps)
       const limitMs = asEvents ? CONNECTION_MS * (0.5 + Math.random() / 2) : Math.max(query.wait * 1_000, LOOK_MS)
       const wanted = untilGone(reply, limitMs)
       const steps = await feed.follow(from, wanted.signal)
-      if (asEvents) return send(reply, 'text/event-stream; charset=utf-8', events(steps, caller, () => wanted.abort()))
+      if (asEvents) return send(reply, 'text/event-stream; charset=utf-8', events(steps, { from, caller, leave: () => wanted.abort() }))
       try {
         const tail = await poll(steps, from, query.wait > 0)
         // Written as it is: nothing here needs a second look, and entries can be long.
