@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { waitPreference } from '../../src/api/prefer.ts'
+import { prefersAsync, waitPreference } from '../../src/api/prefer.ts'
 
 it.each([
   ['wait=5', 5],
@@ -21,6 +21,20 @@ it.each([
   ['', null],
 ])('reads "%s" as %s', (header, seconds) => {
   expect(waitPreference(header)).toBe(seconds)
+})
+
+it.each([
+  ['respond-async', true],
+  ['wait=3, Respond-Async', true],
+  ['respond-async; foo=bar', true],
+  ['respond-async=""', true],
+  ['respond-async=no', false],
+  ['foo="respond-async"', false],
+  ['xrespond-async', false],
+  ['wait=3', false],
+  ['', false],
+])('finds in "%s" that not waiting is preferred: %s', (header, isPreferred) => {
+  expect(prefersAsync(header)).toBe(isPreferred)
 })
 
 it('reads a header that came in several lines, and none', () => {

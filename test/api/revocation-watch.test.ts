@@ -165,14 +165,15 @@ describe('steering', () => {
     rows.forEach(({ type }, at) => expect(type).toBe(at % 2 === 0 ? 'terminations.paused' : 'terminations.resumed'))
   })
 
-  it('waits for a chunk that holds it, and is answered after it', async () => {
+  it('is answered when nothing is being ended any more', async () => {
+    await work(1, 1)
     const chunk = await api.database.sql.connect()
     await chunk.query('BEGIN')
-    await chunk.query('SELECT FROM revocations WHERE id = $1 FOR SHARE', [id])
+    await chunk.query('SELECT FROM revocation_slices WHERE revocation_id = $1 FOR UPDATE', [id])
     let isAnswered = false
     const paused = steer('pause').finally(() => (isAnswered = true))
     await vi.waitFor(async () => {
-      const { rows } = await sql(`SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FOR NO KEY UPDATE%' AND datname = current_database()`, [])
+      const { rows } = await sql(`SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%revocation_slices%' AND datname = current_database()`, [])
       expect(rows).toHaveLength(1)
     })
     expect(isAnswered).toBe(false)
