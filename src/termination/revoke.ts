@@ -99,10 +99,9 @@ export const createRevoke = (deps: RevokeDeps): Revoke => {
             enforcing = enforce(chunk.commitId, chunk.ended)
           }
           if (!large && open === 0) break
-          if (pace.atOnce() > 1 && large) {
-            await cut()
-            while (!helps && open > 0 && workers < pace.atOnce()) helpers.push(work(true))
-          }
+          if (pace.atOnce() === 1 || !large) continue
+          await cut()
+          if (!helps && open > 0 && workers < pace.atOnce()) helpers.push(work(true))
         }
       } finally {
         workers -= 1

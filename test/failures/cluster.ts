@@ -56,7 +56,7 @@ export const startCluster = async (options: {
     ...settingsFor({ databaseUrl: database.url, redisUrl: redis?.url ?? null, issuers: [issuer.entry(), ...(options.moreIssuers ?? [])] }),
     ...options.settings,
   }
-  const token = await issuer.token({ sub: 'admin', permissions: ['session.delete', 'session.write', 'receiver.read', 'receiver.write'] })
+  const token = await issuer.token({ sub: 'admin', permissions: ['session.delete', 'session.write', 'receiver.read', 'receiver.write', 'revocation.read', 'revocation.write'] })
   const started: ServiceProcess[] = []
   const start = async (roles: string, extra: Record<string, string> = {}): Promise<ServiceProcess> => {
     const process = await startProcess({ ...settings, ROLES: roles, ...extra })
