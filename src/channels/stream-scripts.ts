@@ -47,14 +47,20 @@ return 1`)
 
 const RUN_ID = `local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')`
 
-/** Says how fresh the stream is, where it is whole. Never takes back what was said. KEYS: state. ARGV: database ms, ms ago. */
+/**
+ * Says how fresh the stream is, where it is whole. Takes nothing back, but for what a clock said that was turned back since:
+ * by Redis' clock that is what lies ahead; by the database's the last word counts, because an earlier one only has more
+ * written again. KEYS: state. ARGV: database ms, ms ago.
+ */
 export const advanceScript = script(`${RUN_ID}
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch or string.sub(epoch, 1, #run + 1) ~= run .. '-' then return 0 end
 local time = redis.call('TIME')
-local fresh = time[1] * 1000 + math.floor(time[2] / 1000) - ARGV[2]
-if fresh > tonumber(redis.call('HGET', KEYS[1], 'freshMs') or 0) then redis.call('HSET', KEYS[1], 'freshMs', string.format('%.0f', fresh)) end
-if tonumber(ARGV[1]) > tonumber(redis.call('HGET', KEYS[1], 'freshDbMs') or 0) then redis.call('HSET', KEYS[1], 'freshDbMs', string.format('%.0f', ARGV[1])) end
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local fresh = now - ARGV[2]
+local said = tonumber(redis.call('HGET', KEYS[1], 'freshMs') or 0)
+if fresh > said or said > now then redis.call('HSET', KEYS[1], 'freshMs', string.format('%.0f', fresh)) end
+redis.call('HSET', KEYS[1], 'freshDbMs', string.format('%.0f', ARGV[1]))
 return 1`)
 
 /** Removes what expired a minute ago or earlier, so that no clock that differs a little counts. KEYS: sets. ARGV: how many of each. */
@@ -72,7 +78,7 @@ return most`)
 export const takeLockScript = script(`${RUN_ID}
 if not redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return false end
 redis.call('HDEL', KEYS[1], 'epoch')
-if ARGV[3] == '1' then redis.call('HDEL', KEYS[1], 'freshMs', 'freshDbMs') end
+if ARGV[3] == '1' then redis.call('HDEL', KEYS[1], 'freshMs', 'freshDbMs', 'rule') end
 return run`)
 
 /** KEYS: tombstones, lock. ARGV: token, ms, then pairs of end and member. 0: the turn was lost. */

@@ -51,14 +51,14 @@ export interface Restoring {
 }
 
 export interface StreamChannel {
-  /** Puts the tombstones of a commit on the stream. Rejects where Redis did not confirm. */
+  /** Puts the tombstones of a commit on the stream, and that it is there. Rejects where Redis did not confirm. */
   announce(commitId: string, ended: readonly EndedTarget[]): Promise<void>
   /** Puts rules on the stream: all after one version, up to another. False where it is not at the former (any more). */
   announceRules(rules: readonly RuleOnTheWire[], versions: { after: bigint; to: bigint }): Promise<boolean>
   state(): Promise<StreamState>
   /** Says that everything committed before `dbMs` is on it, which was `agoMs` ago. False where it is not whole. */
   advance(dbMs: number, agoMs: number): Promise<boolean>
-  /** Begins to write it again; null where someone else is at it. Distrusting, it forgets how fresh it was said to be. */
+  /** Begins to write it again; null where someone else is at it. Distrusting, it forgets how fresh it was said to be, and which rules are there. */
   restore(options: { distrust: boolean }): Promise<Restoring | null>
   /** Removes what has expired. */
   prune(): Promise<void>
@@ -94,7 +94,7 @@ export const createStreamChannel = (deps: { redis: Redis; maxTokenLifetimeSecond
         const expiresMs = Math.ceil(Math.max(expiresAtMs, tokensEndMs))
         return [sessionId, ...sids].map((sid) => ({ issuer, sessionId: sid, expiresMs }))
       })
-      const slices = Array.from({ length: Math.ceil(targets.length / TOMBSTONES_PER_CALL) }, (_, at) =>
+      const slices = Array.from({ length: Math.max(1, Math.ceil(targets.length / TOMBSTONES_PER_CALL)) }, (_, at) =>
         targets.slice(at * TOMBSTONES_PER_CALL, (at + 1) * TOMBSTONES_PER_CALL))
       await Promise.all(slices.map((slice) => announceSlice(commitId, slice)))
     },

@@ -11,6 +11,7 @@ import type { HttpSourceOptions } from './http-source.ts'
 import { createRedisSource } from './redis-source.ts'
 import { createRules } from './rules.ts'
 import type { Sink, Source } from './source.ts'
+import { createSteadyClock } from './steady-clock.ts'
 import { createTombstones } from './tombstones.ts'
 import type { AttemptOnTheWire, Verdict } from './wire.ts'
 
@@ -82,6 +83,7 @@ export const createGuardOver = async (source: Source, options: GuardOptions = {}
   if (!(maxStaleMs > 0)) throw new RangeError('maxStaleMs must be a positive number of milliseconds')
   const tombstones = createTombstones()
   const rules = createRules()
+  const clock = createSteadyClock()
   const closing = new AbortController()
   let freshMs = -Infinity
   let isStale = true
@@ -122,8 +124,9 @@ export const createGuardOver = async (source: Source, options: GuardOptions = {}
   const timers = [
     setInterval(readStaleness, LOOK_EVERY_MS),
     setInterval(() => {
-      tombstones.sweep(Date.now())
-      rules.sweep(Date.now())
+      const nowMs = clock()
+      tombstones.sweep(nowMs)
+      rules.sweep(nowMs)
     }, SWEEP_EVERY_MS),
   ]
   for (const timer of timers) timer.unref()

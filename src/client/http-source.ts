@@ -38,6 +38,17 @@ const watch = (signal: AbortSignal) => {
   }
 }
 
+/** Whatever makes a token may never answer. */
+const orAborted = async <T>(answer: T | Promise<T>, signal: AbortSignal): Promise<T> => {
+  signal.throwIfAborted()
+  let stop = () => {}
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(signal.reason as Error)
+    signal.addEventListener('abort', stop)
+  })
+  return Promise.race([answer, aborted]).finally(() => signal.removeEventListener('abort', stop))
+}
+
 /** A server's clock, told in ours so that nothing seems newer than it is: what it said first came after we had asked. */
 const createServerClock = (askedMs: number) => {
   let firstMs: number | null = null
@@ -53,7 +64,7 @@ export const createHttpSource = ({ url, token }: HttpSourceOptions): Source => {
   let position: string | null = null
 
   const ask = async (path: string, signal: AbortSignal, init: { accept: string; body?: string }): Promise<Response> => {
-    const bearer = typeof token === 'string' ? token : await token()
+    const bearer = typeof token === 'string' ? token : await orAborted(token(), signal)
     const response = await fetch(`${base}${path}`, {
       signal,
       // A redirect would carry the token elsewhere.

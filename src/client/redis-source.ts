@@ -44,6 +44,10 @@ const connect = async (url: string): Promise<Redis> => {
   return redis
 }
 
+/** Said of a moment that is still to come: the clock was turned back, and what was said by it says nothing. */
+const lagOf = (nowMs: number, freshMs: string | undefined): number =>
+  freshMs === undefined || Number(freshMs) > nowMs ? Infinity : nowMs - Number(freshMs)
+
 const look = async (redis: Redis): Promise<Look> => {
   const results = await redis
     .multi().hgetall(streamKeys.state).time().info('server').xrevrange(streamKeys.stream, '+', '-', 'COUNT', 1).exec()
@@ -58,7 +62,7 @@ const look = async (redis: Redis): Promise<Look> => {
     whole: isWhole(epoch, runIdOf(info)),
     position: Number(state['position'] ?? 0),
     id: last[0]?.[0] ?? '0-0',
-    lagMs: state['freshMs'] === undefined ? Infinity : Math.max(0, nowMs - Number(state['freshMs'])),
+    lagMs: lagOf(nowMs, state['freshMs']),
   }
 }
 

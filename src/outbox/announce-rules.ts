@@ -19,8 +19,8 @@ const BOUND_MS = 500
 /** Each time another process has announced rules meanwhile, perhaps without ours. */
 const TIMES = 5
 
-/** Announces all rules after a version. False where another process has moved the stream on meanwhile. Repeat-safe. */
-export const announceRulesAfter = async (
+/** Announces all rules after a version. False where another process has moved the stream on meanwhile. */
+const announceRulesAfter = async (
   { db, stream }: { db: Database; stream: Pick<StreamChannel, 'announceRules'> },
   version: bigint,
 ): Promise<boolean> => {
@@ -34,6 +34,14 @@ export const announceRulesAfter = async (
       after = to
     }
   }
+}
+
+/** Announces all that the stream lacks. False where others were faster each time. Repeat-safe. */
+export const announceMissingRules = async (deps: { db: Database; stream: Pick<StreamChannel, 'announceRules' | 'state'> }): Promise<boolean> => {
+  for (let times = 0; times < TIMES; times += 1) {
+    if (await announceRulesAfter(deps, (await deps.stream.state()).rule)) return true
+  }
+  return false
 }
 
 /**
@@ -50,13 +58,8 @@ export const createAnnounceRules = (deps: {
   const { db, stream, log, boundMs = BOUND_MS } = deps
   return async () => {
     if (stream === null) return
-    const announce = async () => {
-      for (let times = 0; times < TIMES; times += 1) {
-        if (await announceRulesAfter({ db, stream }, (await stream.state()).rule)) return
-      }
-    }
     try {
-      await within(announce(), boundMs, 'Announcing rules')
+      await within(announceMissingRules({ db, stream }), boundMs, 'Announcing rules')
     } catch (err) {
       log.warn({ event: 'rules.unannounced', err }, 'new cutoff rules could not be put on the stream; upkeep will')
     }

@@ -10,7 +10,7 @@ import type { Database } from '../store/postgres.ts'
 import { givePositions, pruneEntries, readEnforcedUpTo, readTombstones } from '../store/stream.ts'
 import type { EnforcedUpTo } from '../store/stream.ts'
 import type { Log } from '../telemetry.ts'
-import { announceRulesAfter } from './announce-rules.ts'
+import { announceMissingRules } from './announce-rules.ts'
 
 /** Longer than a commit's transaction can last: what became visible later than its time says is written again too. */
 const MARGIN_MS = 60_000
@@ -36,7 +36,7 @@ export const createKeepStream = (deps: {
   /** Nothing that was committed so long ago can still live. */
   const horizonMs = (maxSessionLifetimeSeconds + maxTokenLifetimeSeconds) * 1_000 + MARGIN_MS
 
-  const writeAgain = async (restoring: Restoring, sinceMs: number): Promise<boolean> => {
+  const writeAgain = async (channel: StreamChannel, restoring: Restoring, sinceMs: number): Promise<boolean> => {
     let before: string | null = null
     let newest: string | null = null
     let sessions = 0
@@ -47,7 +47,7 @@ export const createKeepStream = (deps: {
       sessions += page.ended.reduce((sum, { sessionIds }) => sum + sessionIds.length, 0)
       before = page.next
     } while (before !== null)
-    const opened = await restoring.open(newest)
+    const opened = (await announceMissingRules({ db, stream: channel })) && (await restoring.open(newest))
     log.warn({ event: 'stream.restored', sessions, sinceMs, opened }, 'Redis had lost something; it was written again')
     return opened
   }
@@ -60,7 +60,7 @@ export const createKeepStream = (deps: {
     const restoring = await channel.restore({ distrust })
     if (restoring === null) return false
     const keptMs = distrust || state.freshDbMs === null ? 0 : state.freshDbMs - MARGIN_MS
-    return writeAgain(restoring, Math.max(keptMs, enforced.nowMs - horizonMs))
+    return writeAgain(channel, restoring, Math.max(keptMs, enforced.nowMs - horizonMs))
   }
 
   const keep = async (channel: StreamChannel): Promise<void> => {
@@ -69,7 +69,7 @@ export const createKeepStream = (deps: {
     const enforced = await readEnforcedUpTo(db)
     const state = await channel.state()
     if (!(await makeWhole(channel, state, enforced))) return
-    if (!(await announceRulesAfter({ db, stream: channel }, state.rule))) return
+    if (!(await announceMissingRules({ db, stream: channel }))) return
     await channel.advance(enforced.freshMs, enforced.nowMs - enforced.freshMs + (performance.now() - sinceMs))
     await channel.prune()
   }

@@ -19,8 +19,8 @@ export interface AttemptRoutesDeps {
 
 /** What a guard holds between two reports, see `client/attempts.ts`. */
 const MAX_REPORTED = 1_000
-/** So many kinds of 500 bytes. */
-const BODY_LIMIT_BYTES = 524_288
+/** So many kinds with the longest names that there usually are: a report that is too long would be tried again for ever. */
+const BODY_LIMIT_BYTES = 2_097_152
 /** In one report of one kind; more is not believed, and a sum of them never leaves 64 bits. */
 const MAX_COUNT = 1_000_000_000
 
