@@ -10,12 +10,12 @@ import { IN_LINE, MOVE_ON, PACE, countPlanned, underLock } from './notifications
 /** Users told by one statement: some hundred milliseconds. */
 const AT_ONCE = 5_000
 
-// Found by deliveries_waiting, so it costs those who wait alone.
+// Found by deliveries_held, so it costs those who are held alone.
 const TELL_WAITING = `
 WITH what AS MATERIALIZED (${PACE}
 ), held AS MATERIALIZED (
   SELECT l.id, row_number() OVER (ORDER BY l.id) AS n FROM (
-    SELECT id FROM deliveries WHERE revocation_id = $1::text::uuid AND of_user AND last_outcome = 'waiting' AND state = 'pending'
+    SELECT id FROM deliveries WHERE revocation_id = $1::text::uuid AND due_at = 'infinity' AND state = 'pending' AND last_outcome = 'waiting'
     ORDER BY id LIMIT ${AT_ONCE} FOR NO KEY UPDATE) l
 ), changed AS (
   UPDATE deliveries d SET last_outcome = NULL, held_until = ${IN_LINE}, due_at = CASE WHEN $2 = 'running' THEN ${IN_LINE} ELSE 'infinity' END

@@ -6,7 +6,8 @@
  * - resumed: they are due again, in line where deliveries are paced; their horizon begins there.
  * - cancelled: they are dead letters, `cancelled`, and can be sent again by hand.
  *
- * Rows that a drain records at this moment are passed over, and met by the next pass. May be repeated.
+ * Rows that a drain records at this moment are passed over, and met by the next pass. Whatever was begun before, by a
+ * steering that another one overtook, is brought in line too. May be repeated.
  */
 import type { NotificationState } from '../model.ts'
 import type { Database } from './postgres.ts'
@@ -15,22 +16,22 @@ import { IN_LINE, MOVE_ON, PACE, underLock } from './notifications.ts'
 /** Deliveries looked at by one statement: some ten milliseconds, some hundred where all of them change. */
 const AT_ONCE = 5_000
 
-/** Which of the pending change, and how. */
+/** Which of the pending change, and how. Those that are held are found by deliveries_held, so what runs costs them alone. */
 const ways = {
-  paused: { which: `due_at < 'infinity'`, set: `due_at = 'infinity'` },
-  running: { which: `due_at = 'infinity' AND last_outcome IS DISTINCT FROM 'waiting'`, set: `due_at = ${IN_LINE}, held_until = ${IN_LINE}` },
-  cancelled: { which: 'true', set: `state = 'failed', done_at = now(), last_outcome = 'cancelled'` },
-} as const satisfies Record<NotificationState, { which: string; set: string }>
+  paused: { among: 'true', which: `due_at < 'infinity'`, set: `due_at = 'infinity'` },
+  running: { among: `due_at = 'infinity'`, which: `last_outcome IS DISTINCT FROM 'waiting'`, set: `due_at = ${IN_LINE}, held_until = ${IN_LINE}` },
+  cancelled: { among: 'true', which: 'true', set: `state = 'failed', done_at = now(), last_outcome = 'cancelled'` },
+} as const satisfies Record<NotificationState, { among: string; which: string; set: string }>
 
 // The list of ids leaves Postgres the primary key alone to find the rows by.
 const stepOf = (way: NotificationState): string => `
 WITH what AS MATERIALIZED (${PACE}
 ), seen AS MATERIALIZED (
   SELECT id, ${ways[way].which} AS meant FROM deliveries
-  WHERE revocation_id = $1::text::uuid AND state = 'pending' AND id > $2::text::bigint ORDER BY id LIMIT ${AT_ONCE}
+  WHERE revocation_id = $1::text::uuid AND state = 'pending' AND ${ways[way].among} AND id > $2::text::bigint ORDER BY id LIMIT ${AT_ONCE}
 ), held AS MATERIALIZED (
   SELECT l.id, row_number() OVER (ORDER BY l.id) AS n FROM (
-    SELECT id FROM deliveries WHERE id = ANY(ARRAY(SELECT id FROM seen WHERE meant)) AND state::text = 'pending' AND ${ways[way].which}
+    SELECT id FROM deliveries WHERE id = ANY(ARRAY(SELECT id FROM seen WHERE meant)) AND state::text = 'pending' AND ${ways[way].among} AND ${ways[way].which}
     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) l
 ), changed AS (
   UPDATE deliveries d SET ${ways[way].set} FROM held h CROSS JOIN what w WHERE d.id = h.id AND d.id = ANY(ARRAY(SELECT id FROM held))
@@ -67,7 +68,8 @@ export const steerNotifications = (
   { revocationId, after, found }: { revocationId: string; after: string; found: number },
 ): Promise<SteeringStep | null> =>
   underLock(db, revocationId, async (tx, { notifications, applied }) => {
-    if (notifications === applied) return NOTHING
+    // Once they are cancelled that is final: what is pending since then was sent again by hand.
+    if (notifications === 'cancelled' && applied === 'cancelled') return NOTHING
     const [step] = await tx.$queryRawUnsafe<SteeringStep[]>(STEPS[notifications], revocationId, after)
     if (step === undefined) throw new Error('A step returned no row')
     if (!step.more && found + step.found === 0) await tx.$queryRawUnsafe(APPLIED, revocationId, notifications)

@@ -35,7 +35,7 @@ export interface NotificationFacts {
   readonly state: RevocationState
   /** How it is steered. */
   readonly notifications: NotificationState
-  /** The steering that its deliveries are in line with. */
+  /** The steering that its deliveries were last brought in line with. */
   readonly applied: NotificationState
   /** Its end was handed on. */
   readonly ended: boolean

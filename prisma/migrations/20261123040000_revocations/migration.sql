@@ -113,7 +113,7 @@ CREATE TABLE revocation_outcomes (
 -- what the one before did. A row of its own, so that neither those who end sessions nor those who steer ever wait for it.
 CREATE TABLE revocation_notifications (
   revocation_id uuid NOT NULL,
-  -- The steering that its deliveries are in line with.
+  -- The steering that its deliveries were last brought in line with.
   applied       notification_state NOT NULL DEFAULT 'running',
   -- When its next delivery comes in line, where they are paced.
   paced_to      timestamptz(3),
@@ -162,8 +162,8 @@ ALTER TABLE deliveries
   -- It was paced or held back until then, so its horizon begins there.
   ADD COLUMN held_until timestamptz(3);
 CREATE INDEX deliveries_of_revocations ON deliveries (revocation_id, state, id) WHERE revocation_id IS NOT NULL;
--- Users who are told when the revocation has come to its end, if not before.
-CREATE INDEX deliveries_waiting ON deliveries (revocation_id, id) WHERE of_user AND last_outcome = 'waiting' AND state = 'pending';
+-- What a revocation holds back: while it is paused, and users who have live sessions still.
+CREATE INDEX deliveries_held ON deliveries (revocation_id, id) WHERE due_at = 'infinity' AND state = 'pending';
 -- What is due, of log-outs and of revocations apart: a drain reads the log-outs first, however much of a revocation is due.
 DROP INDEX deliveries_due;
 CREATE INDEX deliveries_due ON deliveries (receiver_id, due_at, id) WHERE state = 'pending' AND revocation_id IS NULL;
