@@ -10,6 +10,7 @@ export const previewAnswer = z.object({
   expectedLogins: z.uint32().nullable().describe('Different users among the sessions looked at: so many will sign in again. Null: not known in time'),
   containment: z.enum(['rules', 'rows']).describe('`rules`: all of it would be in force at once; `rows`: a session dies when it is ended'),
   rules: z.uint32().describe('Cutoff rules that would be set'),
+  includesCaller: z.boolean().describe('The caller’s own token would be refused from then on'),
   cutoffTime: time.describe('What is born later would live'),
   lookedAt: z.uint32().describe('Sessions that what follows was made from'),
   sample: z
@@ -33,12 +34,13 @@ export const previewAnswer = z.object({
 })
 
 export const renderPreview = (preview: RevocationPreview): z.output<typeof previewAnswer> => {
-  const { counted, impact, containment, rules, cutoff, token, tokenExpiresMs } = preview
+  const { counted, impact, containment, rules, includesCaller, cutoff, token, tokenExpiresMs } = preview
   return {
     sessions: { count: String(counted.count), exact: counted.exact },
     expectedLogins: impact?.users ?? null,
     containment,
     rules,
+    includesCaller,
     cutoffTime: cutoff,
     lookedAt: impact?.sessions ?? 0,
     sample: [...(impact?.sample ?? [])],

@@ -74,8 +74,8 @@ export const readImpact = async (db: Pick<Database, '$queryRawUnsafe'>, scope: R
      ), grouped AS MATERIALIZED (
        SELECT issuer, resource_owner, count(*) AS sessions FROM found GROUP BY issuer, resource_owner
      ), taking_part AS MATERIALIZED (
-       SELECT f.issuer, f.resource_owner, c.client_id, count(*) AS participations, count(DISTINCT f.id) AS sessions
-       FROM found f CROSS JOIN LATERAL (SELECT client_id FROM session_clients WHERE session_id = f.id OFFSET 0) c
+       SELECT f.issuer, f.resource_owner, c.client_id, sum(c.sids) AS participations, count(*) AS sessions
+       FROM found f CROSS JOIN LATERAL (SELECT client_id, count(*) AS sids FROM session_clients WHERE session_id = f.id GROUP BY client_id OFFSET 0) c
        GROUP BY f.issuer, f.resource_owner, c.client_id
      ), told AS (
        SELECT r.id, sum(t.participations) AS sessions
@@ -102,6 +102,23 @@ export const readImpact = async (db: Pick<Database, '$queryRawUnsafe'>, scope: R
   )
   if (impact === undefined) throw new Error('The preview returned no row')
   return impact
+}
+
+/** Says whether a scope means the live session that tokens of this issuer name by this `sid`. */
+export const meansSession = async (
+  db: Pick<Database, '$queryRawUnsafe'>,
+  scope: RevocationScope,
+  { issuer, sid }: { issuer: string; sid: string },
+): Promise<boolean> => {
+  const { values, next } = createStatement()
+  const named = next(sid)
+  const rows = await db.$queryRawUnsafe<unknown[]>(
+    `SELECT FROM sessions s
+     WHERE s.id = ANY(ARRAY(SELECT ${named}::text UNION SELECT session_id FROM session_clients WHERE sid = ${named}::text))
+       AND s.issuer = ${next(issuer)} AND s.state = 'active' AND ${matchingSessions(scope, next)} LIMIT 1`,
+    ...values,
+  )
+  return rows.length > 0
 }
 
 /** The cutoff that a revocation would have that is accepted now: RFC 3339 UTC, a whole second. */

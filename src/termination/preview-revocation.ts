@@ -4,14 +4,16 @@
  * It counts as acceptance does and reads along the same index; a preview that takes too long still counts, and one whose
  * count takes too long still gives a token: in an incident the answer "at least none" must not stand in the way.
  */
-import type { Containment } from '../model.ts'
+import { kills } from '../client/kills.ts'
+import type { Containment, RevocationScope } from '../model.ts'
 import { sqlState } from '../store/postgres.ts'
 import type { Database } from '../store/postgres.ts'
-import { readCutoff, readImpact } from '../store/revocation-preview.ts'
+import { meansSession, readCutoff, readImpact } from '../store/revocation-preview.ts'
 import type { Impact } from '../store/revocation-preview.ts'
 import { MOST_COUNTED } from './accept-revocation.ts'
 import { rulesOf } from './containment.ts'
 import type { CountRevocation } from './count-revocation.ts'
+import type { RuleTarget } from './cutoff-rules.ts'
 import type { Counted, PreviewTokens } from './preview-token.ts'
 import { previewOf } from './revocation-asked.ts'
 import type { Asker, RevocationAsked } from './revocation-asked.ts'
@@ -23,13 +25,22 @@ export interface RevocationPreview {
   readonly containment: Containment
   /** Cutoff rules that would be set. */
   readonly rules: number
+  /** The caller's own token would be refused from then on. */
+  readonly includesCaller: boolean
   /** RFC 3339 UTC. */
   readonly cutoff: string
   readonly token: string
   readonly tokenExpiresMs: number
 }
 
-export type PreviewRevocation = (asked: { asker: Asker; asked: RevocationAsked }) => Promise<RevocationPreview>
+/** The token that the caller shows, as far as its end goes. */
+export interface ShownToken {
+  readonly sid: string | null
+  readonly organizations: readonly string[]
+  readonly bornMs: number
+}
+
+export type PreviewRevocation = (asked: { asker: Asker; asked: RevocationAsked; token: ShownToken }) => Promise<RevocationPreview>
 
 const CANCELLED = '57014'
 
@@ -38,7 +49,7 @@ export const createPreviewRevocation = (deps: {
   db: Database
   count: CountRevocation
   previewTokens: PreviewTokens
-}): PreviewRevocation => async ({ asker, asked }) => {
+}): PreviewRevocation => async ({ asker, asked, token: shown }) => {
   const { db, count, previewTokens } = deps
   const scope = { issuers: asker.issuers, reach: asker.reach, filter: asked.filter, exclude: asked.exclude }
   const cutoff = await readCutoff(db, asked.filter.bornBefore)
@@ -48,6 +59,20 @@ export const createPreviewRevocation = (deps: {
     throw error
   })
   const targets = rulesOf(scope)
+  const { issuer, subject } = asker.actor
+  const includesCaller =
+    (targets ?? []).some((target) => isKilled({ ...scope, cutoff }, target, { ...shown, issuer, subject }))
+    || (shown.sid !== null && (await meansSession(db, { ...scope, cutoff }, { issuer, sid: shown.sid })))
   const { token, expiresMs: tokenExpiresMs } = previewTokens.issue(counted, previewOf(asker, asked))
-  return { counted, impact, containment: targets === null ? 'rows' : 'rules', rules: targets?.length ?? 0, cutoff, token, tokenExpiresMs }
+  return { counted, impact, containment: targets === null ? 'rows' : 'rules', rules: targets?.length ?? 0, includesCaller, cutoff, token, tokenExpiresMs }
+}
+
+/** As the rule would judge it. */
+const isKilled = (
+  { exclude, cutoff }: RevocationScope,
+  target: RuleTarget,
+  { issuer, subject, sid, organizations, bornMs }: ShownToken & { issuer: string; subject: string },
+): boolean => {
+  const rule = { ...target, id: '', cutoffMs: Date.parse(cutoff), excludeUsers: exclude.userIds, excludeSessions: exclude.sessionIds, expiresMs: Infinity }
+  return [null, ...organizations].some((organization) => kills(rule, { issuer, organization, user: subject, sessionId: sid, bornMs }))
 }

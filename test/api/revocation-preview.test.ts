@@ -45,6 +45,7 @@ describe('a preview', () => {
       expectedLogins: 2,
       containment: 'rules',
       rules: 1,
+      includesCaller: false,
       cutoffTime: time,
       lookedAt: 3,
       sample: [{ ...session, sessionId: 'p1', userId: 'alice' }, { ...session, sessionId: 'p2', userId: 'alice' }, { ...session, sessionId: 'p3', userId: 'bob' }],
@@ -67,6 +68,36 @@ describe('a preview', () => {
     expect(await preview({ resourceOwners: ['seen'] }, { exclude: { userIds: ['alice'] } })).toMatchObject({ sessions: { count: '1' }, lookedAt: 1 })
     expect(await preview({ clientIds: ['app', 'shop'] })).toMatchObject({ sessions: { count: '2' }, lookedAt: 2, containment: 'rows', rules: 0 })
     expect(await preview({ userIds: ['nobody'] })).toMatchObject({ sessions: { count: '0', exact: true }, expectedLogins: 0, sample: [], receivers: [] })
+  })
+})
+
+describe('a preview for who would end themselves', () => {
+  const seen = async (claims: object, filter: object, exclude: object = {}) =>
+    (await preview(filter, { exclude }, await api.bearer({ permissions: ['revocation.write'], ...claims }))).includesCaller
+
+  it('says so', async () => {
+    await seedSessions(api.database.sql, [
+      { id: 'own', issuer: api.issuer.url, resourceOwner: 'home', userId: 'me', clients: [{ clientId: 'console', sid: 'own-at-console' }] },
+    ])
+    const me = { sub: 'me' }
+    expect(await seen(me, { all: true })).toBe(true)
+    expect(await seen(me, { userIds: ['me'] })).toBe(true)
+    expect(await seen({ ...me, org: 'home' }, { resourceOwners: ['home'] })).toBe(true)
+    for (const sid of ['own', 'own-at-console']) {
+      expect(await seen({ ...me, sid }, { resourceOwners: ['home'] })).toBe(true)
+      expect(await seen({ ...me, sid }, { clientIds: ['console'] })).toBe(true)
+    }
+    expect(await seen({ ...me, iat: Math.floor(Date.now() / 1_000) - 100 }, { bornBefore: new Date(Date.now() - 50_000).toISOString() })).toBe(true)
+  })
+
+  it('and does not where they are spared, or somebody else is meant', async () => {
+    const me = { sub: 'me', sid: 'own' }
+    expect(await seen(me, { all: true }, { userIds: ['me'] })).toBe(false)
+    expect(await seen(me, { all: true }, { sessionIds: ['own'] })).toBe(false)
+    expect(await seen(me, { userIds: ['you'] })).toBe(false)
+    expect(await seen(me, { resourceOwners: ['elsewhere'] })).toBe(false)
+    expect(await seen(me, { clientIds: ['elsewhere'] })).toBe(false)
+    expect(await seen({ sub: 'me' }, { bornBefore: '2020-01-01T00:00:00Z' })).toBe(false)
   })
 })
 

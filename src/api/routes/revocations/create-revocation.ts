@@ -50,7 +50,7 @@ export const createRevocationRoute: FastifyPluginAsyncZod<CreateRevocationDeps> 
       const asked = askedOf(body)
       const idempotencyKey = idempotencyKeyOf(headers['idempotency-key'])
       if (body.validateOnly) {
-        const previewed: RevocationPreview = await preview({ asker, asked })
+        const previewed: RevocationPreview = await preview({ asker, asked, token: caller })
         return reply.status(200).send(renderPreview(previewed))
       }
       const revocation = await accept({ asker, asked, previewToken: body.previewToken ?? null, idempotencyKey })
