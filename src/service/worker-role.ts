@@ -7,9 +7,7 @@ import { createRouteRevocations } from '../outbox/route-revocations.ts'
 import { createRouteSoon } from '../outbox/route-soon.ts'
 import { createRoute } from '../outbox/route.ts'
 import { createWorkers } from '../queue/workers.ts'
-import { pruneRules, refreshRulePlans } from '../store/cutoff-rules.ts'
-import { pruneDeadUses } from '../store/dead-uses.ts'
-import type { Database } from '../store/postgres.ts'
+import { refreshRulePlans } from '../store/cutoff-rules.ts'
 import { createInteractiveCount } from '../store/revocation-clocks.ts'
 import { createPace } from '../termination/revoke-pace.ts'
 import { createRevoke } from '../termination/revoke.ts'
@@ -63,7 +61,6 @@ export const createWorkerRole = ({ config, telemetry, backend, producer, databas
     keepStream: keepStream.tick,
     takeUpRevocations: revoke.takeUp,
     refreshPlans: () => refreshRulePlans(background),
-    prune: (limit) => prune(background, { retentionSeconds: config.sessions.retentionSeconds, limit }),
     depth: producer.depth,
     horizonSeconds: config.delivery.horizonSeconds,
     metrics,
@@ -94,7 +91,3 @@ export const createWorkerRole = ({ config, telemetry, backend, producer, databas
   })
   return [deliver, routeSoon, revocationsSoon, revoke, upkeep, pruning, workers]
 }
-
-
-const prune = async (db: Database, asked: { retentionSeconds: number; limit: number }): Promise<number> =>
-  (await pruneRules(db, asked)) + (await pruneDeadUses(db, asked))

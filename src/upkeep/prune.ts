@@ -2,6 +2,8 @@
  * Prunes by itself what has had its time: a few bounded steps every few seconds in each worker process, so that tables stay
  * as small as the settings say and nobody notices. A step that fails is logged and tried again; it stops no other.
  */
+import { pruneRules } from '../store/cutoff-rules.ts'
+import { pruneDeadUses } from '../store/dead-uses.ts'
 import { KEPT_SECONDS, pruneIdempotencyKeys } from '../store/idempotency-keys.ts'
 import type { Database } from '../store/postgres.ts'
 import { BEFORE_ALL, pruneDeliveries, pruneEnded, pruneExpired } from '../store/pruning.ts'
@@ -22,6 +24,14 @@ const INTERVAL_MS = 5_000
 const JITTER = 0.2
 /** Steps of one walk in one turn: 100,000 deliveries or 20,000 sessions, faster than any service makes them for long. */
 const MAX_STEPS = 20
+/** Small rows with few indexes: some milliseconds. */
+const ROWS_AT_ONCE = 1_000
+
+/** A step that always begins with the oldest: there may be more for as long as it finds as much as it takes at once. */
+const inSteps = (prune: (limit: number) => Promise<number>) => async (): Promise<Pruned> => {
+  const removed = await prune(ROWS_AT_ONCE)
+  return { removed, next: removed < ROWS_AT_ONCE ? null : '' }
+}
 
 export const createPruning = (deps: {
   db: Database
@@ -66,6 +76,8 @@ export const createPruning = (deps: {
     // An idempotency key leads to its revocation for as long as it is kept.
     walk('revocations', BEFORE_ALL_REVOCATIONS, (after) => pruneRevocations(db, { after, retentionSeconds: Math.max(sessionSeconds, KEPT_SECONDS) })),
     walk('idempotency keys', '', () => pruneIdempotencyKeys(db)),
+    walk('rules', '', inSteps((limit) => pruneRules(db, { retentionSeconds: sessionSeconds, limit }))),
+    walk('dead uses', '', inSteps((limit) => pruneDeadUses(db, { retentionSeconds: sessionSeconds, limit }))),
   ]
 
   const turn = (): Promise<number> => {

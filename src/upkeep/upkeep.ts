@@ -23,7 +23,6 @@ const MAX_WOKEN = 10_000
 /** Counting and settling are for those who watch: every fifth tick is soon enough. */
 const SLOW_EVERY = 5
 const SETTLED_AT_ONCE = 5_000
-const PRUNED_AT_ONCE = 1_000
 
 export interface Upkeep {
   start(): Promise<void>
@@ -54,8 +53,6 @@ export const createUpkeep = (deps: {
   takeUpRevocations: () => Promise<unknown>
   /** Has plans made anew that a sudden growth has made bad. */
   refreshPlans: () => Promise<unknown>
-  /** Deletes at most so many rows whose retention is over. */
-  prune: (limit: number) => Promise<unknown>
   horizonSeconds: number
   metrics: Metrics
   log: Log
@@ -124,7 +121,7 @@ export const createUpkeep = (deps: {
       step('enforce_again', deps.enforceAgain),
       step('stream', deps.keepStream),
       step('revocations', deps.takeUpRevocations),
-      ...(slow ? [step('settle', settle), step('plans', deps.refreshPlans), step('prune', () => deps.prune(PRUNED_AT_ONCE)), step('count', count), step('measure', measure)] : []),
+      ...(slow ? [step('settle', settle), step('plans', deps.refreshPlans), step('count', count), step('measure', measure)] : []),
     ])
   }
 

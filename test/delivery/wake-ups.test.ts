@@ -38,7 +38,7 @@ describe('wake-ups', () => {
         const upkeep = createUpkeep({
           db: ground.db, route: ground.route, wakeRevocations: () => {}, wakeReceiver: () => {}, deliver: lanes[0]?.deliver ?? (async () => {}), depth: async () => [],
           enforcePending: async () => {}, enforceAgain: async () => {}, keepStream: async () => {}, takeUpRevocations: async () => {}, refreshPlans: async () => false,
-          prune: async () => 0, horizonSeconds: HORIZON_SECONDS, metrics: ground.telemetry.metrics, log: ground.telemetry.log,
+          horizonSeconds: HORIZON_SECONDS, metrics: ground.telemetry.metrics, log: ground.telemetry.log,
         })
         await upkeep.tick()
         await upkeep.tick()

@@ -186,4 +186,16 @@ describe('pruning', () => {
     }
     expect(receiver.requests.length - told).toBe(400)
   })
+
+  it('removes cutoff rules and counts of attempts after their retention, and none before', async () => {
+    await ground.sql.query(`
+      INSERT INTO cutoff_rules (id, issuer, cutoff, reason, actor_issuer, actor_subject, created_at, expires_at, version)
+      SELECT gen_random_uuid(), 'i', t, 'r', 'a', 'b', t, t + interval '31 days', nextval('cutoff_rules_version_seq')
+      FROM unnest(ARRAY[now() - interval '399 days', now() - interval '401 days']) t CROSS JOIN generate_series(1, 1500);
+      INSERT INTO dead_uses SELECT 'i', 'session', extract(epoch FROM t) || '/' || n, 1, t, t
+      FROM unnest(ARRAY[now() - interval '399 days', now() - interval '401 days']) t CROSS JOIN generate_series(1, 1500) n`)
+    expect(await open().turn()).toBe(3_000)
+    const { rows: [left] } = await ground.sql.query('SELECT (SELECT count(*)::int FROM cutoff_rules) AS rules, (SELECT count(*)::int FROM dead_uses) AS uses')
+    expect(left).toEqual({ rules: 1_500, uses: 1_500 })
+  })
 })

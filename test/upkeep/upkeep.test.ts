@@ -37,7 +37,6 @@ describe('upkeep', () => {
 
   const upkeepWith = (changed: Partial<Parameters<typeof createUpkeep>[0]> = {}) => {
     const upkeep = createUpkeep({
-      prune: async () => 0,
       refreshPlans: async () => false,
       db: ground.db,
       route: ground.route,
