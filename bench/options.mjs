@@ -16,12 +16,13 @@ const usage = `npm run bench -- [options]
   --guard                 commit → refused by guards in other processes, and a guard's checks per second
   --profile               CPU profiles of the product's processes at each number of connections
   --deliveries            handing on to receivers: beside a bare loop, beside hanging ones, and a large backlog
+  --bulk                  revocations of a million sessions: beside a hand-written statement, beside log-outs
   --backend <which>       redis, postgres or both (default both): where the product's queue is
   --variants <list>       only these: ${variantNames.join(', ')}
   --connections <list>    default 1,64,512
-  --repetitions <n>       default 5 (quick 1, soak 20, deliveries 3)
+  --repetitions <n>       default 5 (quick 1, soak 20, deliveries and bulk 3)
   --seconds <n>           of each measurement, default 5 (quick 2, soak 30)
-  --sessions <n>          live sessions at the start, default 1500000 (quick 300000)
+  --sessions <n>          live sessions at the start, default 1500000 (quick 300000); of one revocation, default 1000000 (quick 100000)
   --no-faults             leave out freezing and killing Redis
   --save                  keep the result as results/summary.*
 `
@@ -48,6 +49,7 @@ const parse = (/** @type {string[]} */ parameters) => {
         guard: { type: 'boolean', default: false },
         profile: { type: 'boolean', default: false },
         deliveries: { type: 'boolean', default: false },
+        bulk: { type: 'boolean', default: false },
         backend: { type: 'string', default: 'both' },
         variants: { type: 'string' },
         connections: { type: 'string' },
@@ -64,8 +66,9 @@ const parse = (/** @type {string[]} */ parameters) => {
   }
 }
 
-/** @returns {'measure' | 'guard' | 'soak' | 'profile' | 'deliveries'} */
-const modeOf = (/** @type {{ guard: boolean, soak: boolean, profile: boolean, deliveries: boolean }} */ { guard, soak, profile, deliveries }) => {
+/** @returns {'measure' | 'guard' | 'soak' | 'profile' | 'deliveries' | 'bulk'} */
+const modeOf = (/** @type {{ guard: boolean, soak: boolean, profile: boolean, deliveries: boolean, bulk: boolean }} */ { guard, soak, profile, deliveries, bulk }) => {
+  if (bulk) return 'bulk'
   if (guard) return 'guard'
   if (soak) return 'soak'
   if (profile) return 'profile'
@@ -89,9 +92,9 @@ export const readOptions = (parameters) => {
     backend,
     variants: chosen.filter((name) => !leftOut[backend].includes(name)),
     connections: listOf(given.connections ?? (given.guard ? '1,64' : '1,64,512')).map((text) => wholeNumber('connections', text)),
-    repetitions: wholeNumber('repetitions', given.repetitions ?? (given.soak ? '20' : quick ? '1' : given.deliveries ? '3' : '5')),
+    repetitions: wholeNumber('repetitions', given.repetitions ?? (given.soak ? '20' : quick ? '1' : given.deliveries || given.bulk ? '3' : '5')),
     seconds: wholeNumber('seconds', given.seconds ?? (given.soak ? '30' : quick ? '2' : '5')),
-    sessions: wholeNumber('sessions', given.sessions ?? (quick ? '300000' : '1500000')),
+    sessions: wholeNumber('sessions', given.sessions ?? (given.bulk ? (quick ? '100000' : '1000000') : quick ? '300000' : '1500000')),
     faults: given.faults && backend !== 'postgres',
     save: given.save,
   }

@@ -5,6 +5,8 @@
  * Exit codes: 0 it ran and every answer was true (whether goals are met is said, not judged; a soak must be flat),
  * 1 it did not, 2 the command line is wrong.
  */
+import { judgeBulk, renderBulk } from './bulk/judge.mjs'
+import { measureBulk } from './bulk/measure.mjs'
 import { judgeDeliveries, renderDeliveries } from './deliveries/judge.mjs'
 import { measureDeliveries } from './deliveries/measure.mjs'
 import { UsageError, readOptions } from './options.mjs'
@@ -104,7 +106,25 @@ const measureGuard = async (/** @type {Options} */ options) => {
   return result.propagation.every(({ missed }) => missed === 0)
 }
 
-const modes = { measure, guard: measureGuard, soak: measureSoak, profile: measureProfiles, deliveries: measureHandingOn }
+/** Log-outs a second that leave the processor time to spare, so that what is measured is waiting and not saturation. */
+const STEADY_PER_SECOND = 200
+
+const measureRevocations = async (/** @type {Options} */ options) => {
+  const { quick, repetitions, sessions } = options
+  const size = { sessions, perSecond: STEADY_PER_SECOND, idleSeconds: quick ? 10 : 20, besideSeconds: quick ? 20 : 60 }
+  const stageOptions = { limitMs: quick ? LIMIT_MS.quick : LIMIT_MS.other, say, sessions: 100_000 }
+  const { surroundings, measured } = await withStage(stageOptions, async (stage) => ({
+    surroundings: await readSurroundings(stage),
+    measured: await measureBulk(stage, { repetitions, size, say }),
+  }))
+  const judged = judgeBulk(measured)
+  const title = `Revocations of ${sessions.toLocaleString('en')} sessions, medians of ${repetitions}, commit ${surroundings.commit.slice(0, 10)}${surroundings.changed.length > 0 ? ' with changes' : ''}`
+  tell(['', title, '', ...renderBulk(measured), '', ...renderGoals(judged)])
+  writeResult({ mode: 'bulk', result: { date: new Date().toISOString(), options, ...surroundings, size, ...measured, goals: judged } })
+  return true
+}
+
+const modes = { bulk: measureRevocations, measure, guard: measureGuard, soak: measureSoak, profile: measureProfiles, deliveries: measureHandingOn }
 
 try {
   const options = readOptions(process.argv.slice(2))

@@ -27,6 +27,8 @@ export const startIssuer = async () => {
     tokens: await Promise.all(Array.from({ length: TOKENS }, (_, n) => sign(n))),
     /** For guards. */
     readerToken: await sign('guard', ['session.read']),
+    /** For revocations. */
+    responderToken: await sign('responder', ['revocation.read', 'revocation.write']),
     stop: async () => {
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))
