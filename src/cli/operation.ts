@@ -99,7 +99,7 @@ export const described = (revocation: Operation): string[] => {
     ['sessions', `${grouped(metadata.sessions.terminated)} ended, ${grouped(metadata.sessions.matched)} met`],
     ['receivers', `${grouped(metadata.deliveries.acknowledged)} of ${grouped(metadata.deliveries.total)} acknowledged, ${grouped(metadata.deliveries.pending)} pending, ${grouped(metadata.deliveries.failed)} failed, ${grouped(metadata.deliveries.moot)} moot`],
   ]
-  return rows.flatMap(([name, text]) => (text === null ? [] : [`${name.padEnd(12)} ${text}`]))
+  return rows.flatMap(([name, text]) => (text === null ? [] : [`${name.padEnd(13)} ${text}`]))
 }
 
 /** What a filter names, without what it leaves open; null: nothing. A long list is told by its length. */

@@ -51,20 +51,25 @@ export const barOf = (progress: Progress): string => {
   ].join(' · ')
 }
 
-/** Shows each progress as it comes. */
+/** Shows each progress as it comes, and at the end what has become of it. */
 export const createProgressBar = (terminal: Terminal, now: () => number) => {
   let saidMs = -Infinity
   let said = ''
-  return (progress: Progress): void => {
-    if (terminal.draws) {
-      terminal.draw(barOf(progress))
-      return
-    }
-    const line = [standing(progress.revocation), ...(progress.revocation.done ? [] : pace(progress))].join(', ')
-    const { state } = progress.revocation.metadata
-    if (line === said || (now() - saidMs < LINE_EVERY_MS && said.startsWith(state))) return
-    terminal.say(line)
-    saidMs = now()
+  const sayOnce = (line: string): void => {
+    if (line !== said) terminal.say(line)
     said = line
+  }
+  return {
+    show: (progress: Progress): void => {
+      if (terminal.draws) {
+        terminal.draw(barOf(progress))
+        return
+      }
+      const { revocation } = progress
+      if (now() - saidMs < LINE_EVERY_MS && said.startsWith(revocation.metadata.state)) return
+      sayOnce([standing(revocation), ...(revocation.done ? [] : pace(progress))].join(', '))
+      saidMs = now()
+    },
+    end: (revocation: Operation): void => sayOnce(standing(revocation)),
   }
 }

@@ -10,7 +10,7 @@ import { InvalidArgumentError, Option } from 'commander'
 import type { Command } from 'commander'
 import { ConfigError } from '../config.ts'
 import { follow, watchLater } from './follow.ts'
-import { described, idOf, readOperation, standing } from './operation.ts'
+import { described, idOf, readOperation } from './operation.ts'
 import { previewLines, readPreview, sizeOf } from './preview.ts'
 import { createProgressBar } from './progress-bar.ts'
 import type { Remote } from './remote.ts'
@@ -123,8 +123,9 @@ const mayKill = ({ user, excludeUser }: RevokeOptions, subject: string | null): 
 
 /** Shows progress until it is over; the exit code says whether everything was ended. */
 export const watchToEnd = async ({ remote, terminal }: At, asked: { id: string; until: 'ended' | 'told' }): Promise<number> => {
-  const last = await follow(remote, { ...asked, show: createProgressBar(terminal, Date.now) })
-  terminal.say(`${last.metadata.committedTime ?? ''} ${standing(last)}`.trim())
+  const bar = createProgressBar(terminal, Date.now)
+  const last = await follow(remote, { ...asked, show: bar.show })
+  bar.end(last)
   return last.metadata.state === 'cancelled' ? 1 : 0
 }
 

@@ -39,25 +39,26 @@ describe('the progress bar', () => {
   it('is drawn over itself on a terminal, within its width', () => {
     const screen = createScreen(() => '', 40)
     const bar = createProgressBar(screen, () => 0)
-    bar(progress())
-    bar(progress({ state: 'paused' }))
-    screen.say('done')
+    bar.show(progress())
+    bar.show(progress({ state: 'paused' }))
+    bar.end(progress({ state: 'done' }).revocation)
     const frames = screen.written().split('\r\u001b[2K').slice(1)
     expect(frames).toHaveLength(3)
     expect(frames[0]).toHaveLength(39)
-    expect(frames[2]).toBe('done\n')
+    expect(frames[2]).toMatch(/^done, 250,000 sessions ended, .*\n$/)
   })
 
   it('is a line now and then elsewhere, and one at once when the state changes', () => {
     const screen = createScreen(null)
     let nowMs = 0
     const bar = createProgressBar(screen, () => nowMs)
-    bar(progress())
+    bar.show(progress())
     nowMs = 4_999
-    bar(progress({ sessions: { expected: '1000000', expectedExact: true, matched: '300000', terminated: '300000' } }))
+    bar.show(progress({ sessions: { expected: '1000000', expectedExact: true, matched: '300000', terminated: '300000' } }))
     nowMs = 5_000
-    bar(progress({ sessions: { expected: '1000000', expectedExact: true, matched: '400000', terminated: '400000' } }, { rate: 20, secondsLeft: 100 }))
-    bar(progress({ state: 'paused' }))
+    bar.show(progress({ sessions: { expected: '1000000', expectedExact: true, matched: '400000', terminated: '400000' } }, { rate: 20, secondsLeft: 100 }))
+    bar.show(progress({ state: 'paused' }))
+    bar.end(progress({ state: 'paused' }).revocation)
     expect(screen.written().trimEnd().split('\n')).toEqual([
       expect.stringMatching(/^running, 250,000 of 1,000,000 sessions ended, 1,000 of 500,000 /),
       expect.stringMatching(/^running, 400,000 .*, 20\/s, 1 min 40 s left$/),

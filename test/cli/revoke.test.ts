@@ -55,8 +55,8 @@ describe('curfew revoke', () => {
     const [row, ...more] = await accepted()
     expect(more).toEqual([])
     expect(row).toMatchObject({ reason: 'INC-1', ticket: 'T-1', mode: 'revoke', deliveries_per_second: 50, expected: '3', exclude: { userIds: ['u4'], sessionIds: [] } })
-    expect(screen.written()).toContain(`revocation   ${row.id}\n`)
-    expect(screen.written()).toContain('filter       resourceOwners=o1\nspares       userIds=u4\n')
+    expect(screen.written()).toContain(`revocation    ${row.id}\n`)
+    expect(screen.written()).toContain('filter        resourceOwners=o1\nspares        userIds=u4\n')
     expect(screen.written()).toContain(`npx curfew revocations watch ${row.id}`)
   })
 
