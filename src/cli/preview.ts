@@ -53,7 +53,7 @@ export const previewLines = (seen: Preview): string[] => {
     containment === 'rules'
       ? `It is in force at once, by ${grouped(rules)} cutoff ${rules === 1 ? 'rule, which' : 'rules, which'} cannot be taken back.`
       : 'Each session dies as it is ended: this filter cannot be said in a cutoff rule.',
-    ...(seen.includesCaller ? ['Your own session is among them: to see it through, exclude yourself (--exclude-user, --exclude-session).'] : []),
+    ...(seen.includesCaller ? ['Your own token would be refused from then on: to see it through, exclude yourself (--exclude-user, --exclude-session).'] : []),
     ...table(`By organization${of}:`, organizations.map((one) => [one.resourceOwner, one.count])),
     ...table(`By client${of}:`, clients.map((one) => [one.clientId, one.count])),
     ...table(`Receivers to be told${of}:`, receivers.map((one) => [one.id, one.count])),

@@ -6,7 +6,6 @@
  * unknown, or for which there is no room at the moment, is sent again a few times.
  */
 import { setTimeout as pause } from 'node:timers/promises'
-import { decodeJwt } from 'jose'
 import { ConfigError } from '../config.ts'
 import { shown } from './terminal.ts'
 
@@ -29,8 +28,6 @@ export interface RemoteRequest {
 }
 
 export interface Remote {
-  /** Who asks, as far as the token says so itself; null where it does not. */
-  readonly subject: string | null
   /** The answer's JSON. @throws RemoteError. */
   readonly call: (asked: RemoteRequest) => Promise<unknown>
   /** A long answer, piece by piece. @throws RemoteError before its first byte. */
@@ -98,7 +95,6 @@ export const createRemote = ({ url, token }: { url: string; token: string }): Re
   }
 
   return {
-    subject: subjectOf(token),
     call: async (asked) => {
       const response = await send(asked, 'application/json', AbortSignal.timeout(ANSWER_MS))
       const text = await response.text()
@@ -120,15 +116,6 @@ export const createRemote = ({ url, token }: { url: string; token: string }): Re
         clearTimeout(timer)
       }
     },
-  }
-}
-
-/** Not verified: for words to whoever holds it alone. */
-const subjectOf = (token: string): string | null => {
-  try {
-    return decodeJwt(token).sub ?? null
-  } catch {
-    return null
   }
 }
 

@@ -15,7 +15,6 @@ import { previewLines, readPreview, sizeOf } from './preview.ts'
 import { createProgressBar } from './progress-bar.ts'
 import type { Remote } from './remote.ts'
 import { another, time } from './texts.ts'
-import { shown } from './terminal.ts'
 import type { Terminal } from './terminal.ts'
 
 /** Where a command works, and who runs it. */
@@ -94,9 +93,6 @@ export const revoke = async (options: RevokeOptions, { remote, terminal }: At): 
   }
   const preview = readPreview(await remote.call({ method: 'POST', path: '/v1/revocations', body: { ...request, validateOnly: true } }))
   for (const line of previewLines(preview)) terminal.say(line)
-  if (preview.containment === 'rules' && mayKill(options, remote.subject)) {
-    terminal.say(`Your own token may be refused from then on; to keep it: --exclude-user ${shown(remote.subject)}`)
-  }
   if (options.preview) return 0
   if (!options.yes) {
     const typed = await terminal.ask(`To end ${sizeOf(preview)} sessions (${options.mode}), type ${preview.sessions.count}: `)
@@ -116,10 +112,6 @@ export const revoke = async (options: RevokeOptions, { remote, terminal }: At): 
   terminal.say(watchLater(accepted))
   return 0
 }
-
-/** A rule kills tokens, too, also that of whoever asks. Which organization they are of is not known here. */
-const mayKill = ({ user, excludeUser }: RevokeOptions, subject: string | null): subject is string =>
-  subject !== null && !excludeUser.includes(subject) && (user.length === 0 || user.includes(subject))
 
 /** Shows progress until it is over; the exit code says whether everything was ended. */
 export const watchToEnd = async ({ remote, terminal }: At, asked: { id: string; until: 'ended' | 'told' }): Promise<number> => {

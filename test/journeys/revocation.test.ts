@@ -18,6 +18,8 @@ import { redisMissing } from '../harness/redis.ts'
 
 const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
 const SESSIONS = 1_200
+/** A dozen commands, each a process that starts; on a busy machine more than a second each. */
+const LONG_MS = 120_000
 
 describe.each(['redis', 'postgres'] as const)('ending every session of an organization, queue on %s', (kind) => {
   describe.skipIf(kind === 'redis' && redisMissing)('', () => {
@@ -108,13 +110,17 @@ describe.each(['redis', 'postgres'] as const)('ending every session of an organi
       const report = JSON.parse((await curfew('revocations', 'report', id)).out) as { report: Record<string, unknown> }
       expect(report.report).toMatchObject({
         final: true, containment: 'rules', rules: [{ organization: 'acme', user: null }], sessions: { terminated: '1199', remaining: '0', proven: true },
-        receivers: [{ id: 'shop', acknowledged: '1176' }, { id: 'wiki', failed: '11', failures: { refused: '11' } }],
+        receivers: [{ id: 'shop', acknowledged: '1176' }, { id: 'wiki', failed: '11', failures: { rejected: '11' } }],
         untold: [{ clientId: 'legacy', why: 'no_receiver', participants: 12 }],
         history: expect.arrayContaining([expect.objectContaining({ type: 'revocation.accepted', actor: { issuer: cluster.issuer.url, subject: 'responder' } })]),
       })
-    })
 
-    it('is steered, and what was not told is told again', async () => {
+      wiki.always(answer(200))
+      expect(await curfew('revocations', 'redeliver', id)).toEqual({ code: 0, out: '11 deliveries are sent again.\n', err: '' })
+      expect((await curfew('revocations', 'watch', id, '--until-told')).out).toMatch(/1,187 of 1,187 receivers' messages acknowledged\n$/)
+    }, LONG_MS)
+
+    it('is steered', async () => {
       await seed('slow', 30, `'shop'`)
       const told = shop.requests.length
       const revoked = await curfew('revoke', '--org', 'slow', '--reason', 'x', '--deliveries-per-second', '1', '--yes')
@@ -125,10 +131,7 @@ describe.each(['redis', 'postgres'] as const)('ending every session of an organi
       expect((await curfew('revocations', 'watch', id)).code).toBe(0)
       expect((await curfew('revocations', 'cancel', id, '--only', 'notifications')).out).toMatch(/^state +done, notifications cancelled$/m)
       expect((await curfew('revocations', 'watch', id, '--until-told')).out).toMatch(/\d+ failed\n$/)
-      const before = shop.requests.length
-      expect(before - told).toBeLessThan(30)
-      expect((await curfew('revocations', 'redeliver', id)).out).toBe(`${30 - (before - told)} deliveries are sent again.\n`)
-      await expect.poll(() => shop.requests.length, { timeout: 20_000 }).toBeGreaterThan(before)
-    })
+      expect(shop.requests.length - told).toBeLessThan(30)
+    }, LONG_MS)
   })
 })
