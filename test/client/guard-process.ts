@@ -24,7 +24,7 @@ export interface Judged {
   readonly verdicts: readonly string[]
   /** Null: it has no snapshot yet. */
   readonly staleMs: number | null
-  readonly holds: { readonly tombstones: number }
+  readonly holds: { readonly tombstones: number; readonly bytes: number }
 }
 
 export interface GuardProcess {

@@ -42,6 +42,28 @@ describe.each(['redis', 'http', 'http without Redis'])('a commit in one process,
       expect(await verdicts([alive])).toEqual([['active'], ['active']])
     })
 
+    it('guards started in the middle of a flood miss nothing', async () => {
+      const ids = await cluster.live(400)
+      const token = await cluster.issuer.token({ sub: 'resource-server', permissions: ['session.read'] })
+      const source = through === 'redis' ? { redis: cluster.redis?.url } : { url: api.apiUrl, token }
+      let ended = 0
+      const flood = Promise.all(Array.from({ length: 8 }, async (_, lane) => {
+        for (let at = lane; at < ids.length; at += 8) {
+          expect((await cluster.end(api, ids[at] ?? '')).status).toBe(200)
+          ended += 1
+        }
+      }))
+      await vi.waitUntil(() => ended > 20, { timeout: 10_000, interval: 1 })
+      const late = await Promise.all([startGuardProcess(source), startGuardProcess(source)])
+      expect(ended).toBeLessThan(ids.length)
+      await flood
+      for (const guard of late) {
+        const asked = ids.map((sessionId) => ({ issuer: cluster.issuer.url, sessionId }))
+        await vi.waitFor(async () => expect((await guard.ask(asked)).verdicts.filter((verdict) => verdict !== 'terminated')).toEqual([]), { timeout: 10_000, interval: 20 })
+        await guard.stop()
+      }
+    }, 60_000)
+
     it('a guard started later knows it from the snapshot', async () => {
       const [id = ''] = await cluster.live(1)
       await cluster.end(api, id)
