@@ -8,7 +8,7 @@ import { createRouteSoon } from '../outbox/route-soon.ts'
 import { createRoute } from '../outbox/route.ts'
 import { createWorkers } from '../queue/workers.ts'
 import { refreshRulePlans } from '../store/cutoff-rules.ts'
-import { createInteractiveCount } from '../store/revocation-clocks.ts'
+import { readInteractiveAge } from '../store/revocation-clocks.ts'
 import { createPace } from '../termination/revoke-pace.ts'
 import { createRevoke } from '../termination/revoke.ts'
 import { createPruning } from '../upkeep/prune.ts'
@@ -40,7 +40,7 @@ export const createWorkerRole = ({ config, telemetry, backend, producer, databas
   const { maxLifetimeSeconds: maxSessionLifetimeSeconds, maxTokenLifetimeSeconds } = config.sessions
   const keepStream = createKeepStream({ db: background, stream, maxSessionLifetimeSeconds, maxTokenLifetimeSeconds, log })
   const bulk = database('bulk', { statementTimeoutMs: BULK_STATEMENT_MS })
-  const pace = createPace({ countInteractive: createInteractiveCount(bulk) })
+  const pace = createPace({ readInteractiveAge: () => readInteractiveAge(bulk) })
   const revoke = createRevoke({
     db: bulk,
     pace,

@@ -38,22 +38,14 @@ export const recordEnforced = (
   { revocationId, ruleOnStream }: { revocationId: string | null; ruleOnStream: bigint | null },
 ): Promise<number> => db.$executeRawUnsafe(ENFORCED, revocationId, String(ruleOnStream ?? 9_223_372_036_854_775_807n))
 
-const INTERACTIVE = `
-SELECT count(*) FILTER (WHERE revocation_id IS NULL)::int AS seen, coalesce(max(id), $1::text::bigint)::text AS last
-FROM (SELECT id, revocation_id FROM commits WHERE id > $1::text::bigint ORDER BY id LIMIT 1000) c`
+/** More commits than revocations make in the time that matters. */
+const NEWEST = 300
 
-/** Makes the count of commits that belong to no revocation since it was last asked, up to a thousand; 0 the first time. */
-export const createInteractiveCount = (db: Database): (() => Promise<number>) => {
-  let last: string | null = null
-  return async () => {
-    if (last === null) {
-      const [newest] = await db.$queryRawUnsafe<{ last: string }[]>('SELECT coalesce(max(id), 0)::text AS last FROM commits')
-      last = newest?.last ?? '0'
-      return 0
-    }
-    const [row] = await db.$queryRawUnsafe<{ seen: number; last: string }[]>(INTERACTIVE, last)
-    if (row === undefined) return 0
-    last = row.last
-    return row.seen
-  }
+/** How many milliseconds ago the newest commit was made that belongs to no revocation; null where none is among the newest. */
+export const readInteractiveAge = async (db: Database): Promise<number | null> => {
+  const [row] = await db.$queryRawUnsafe<{ age: number | null }[]>(
+    `SELECT (extract(epoch FROM clock_timestamp() - max(committed_at)) * 1000)::float8 AS age
+     FROM (SELECT revocation_id, committed_at FROM commits ORDER BY id DESC LIMIT ${NEWEST}) c WHERE revocation_id IS NULL`,
+  )
+  return row?.age ?? null
 }

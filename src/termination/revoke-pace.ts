@@ -23,11 +23,9 @@ const QUIET_AFTER_MS = 1_500
 const REST = 3
 const LOOK_EVERY_MS = 50
 
-/**
- * @param countInteractive how many commits that belong to no revocation were made since it was last asked.
- */
-export const createPace = (deps: { countInteractive: () => Promise<number>; elapsed?: () => number }): Pace => {
-  const { countInteractive, elapsed = () => performance.now() } = deps
+/** @param readInteractiveAge how many milliseconds ago a commit was made that belongs to no revocation, by any process; null: long ago. */
+export const createPace = (deps: { readInteractiveAge: () => Promise<number | null>; elapsed?: () => number }): Pace => {
+  const { readInteractiveAge, elapsed = () => performance.now() } = deps
   let running = 0
   let inHand = 0
   let seenMs = Number.NEGATIVE_INFINITY
@@ -41,10 +39,10 @@ export const createPace = (deps: { countInteractive: () => Promise<number>; elap
 
   const look = async (): Promise<void> => {
     if (elapsed() - lookedMs < LOOK_EVERY_MS) return
-    looking ??= countInteractive()
-      .then((seen) => {
+    looking ??= readInteractiveAge()
+      .then((ageMs) => {
         lookedMs = elapsed()
-        if (seen > 0) seenMs = lookedMs
+        if (ageMs !== null) seenMs = Math.max(seenMs, lookedMs - ageMs)
       })
       .finally(() => {
         looking = null

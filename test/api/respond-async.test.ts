@@ -1,7 +1,7 @@
 /** `Prefer: respond-async` on a DELETE: accepted as a revocation of one session, by the permission of any DELETE. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { hashSessionToken, newSessionToken } from '../../src/auth/session-token.ts'
-import { createInteractiveCount } from '../../src/store/revocation-clocks.ts'
+import { readInteractiveAge } from '../../src/store/revocation-clocks.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import { createPace } from '../../src/termination/revoke-pace.ts'
 import { createRevoke } from '../../src/termination/revoke.ts'
@@ -19,7 +19,7 @@ beforeAll(async () => {
   api = await startRevocationApi({ callerPerSecond: 100_000 })
   const { log } = createTelemetry({ level: 'silent' })
   engine = createRevoke({
-    db: api.db, pace: createPace({ countInteractive: createInteractiveCount(api.db) }), enforce: async () => {}, readRuleOnStream: async () => null,
+    db: api.db, pace: createPace({ readInteractiveAge: createInteractiveCount(api.db) }), enforce: async () => {}, readRuleOnStream: async () => null,
     wakeRoute: () => {}, signal: stopping.signal, log,
   })
   as['instance'] = await api.bearer({ sub: 'admin', permissions: ['session.delete'] })

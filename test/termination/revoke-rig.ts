@@ -2,7 +2,7 @@
 import type { EndedSession, RevocationExclusions, RevocationFilter } from '../../src/model.ts'
 import { openDatabase } from '../../src/store/postgres.ts'
 import type { Database } from '../../src/store/postgres.ts'
-import { createInteractiveCount } from '../../src/store/revocation-clocks.ts'
+import { readInteractiveAge } from '../../src/store/revocation-clocks.ts'
 import { insertRevocation } from '../../src/store/revocations.ts'
 import type { NewRevocation } from '../../src/store/revocations.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
@@ -33,7 +33,7 @@ export const createRevokeRig = async () => {
     const own = change.db ?? open()
     const stopping = new AbortController()
     const told: { commitId: string; ended: readonly EndedSession[] }[] = []
-    const pace = change.pace ?? createPace({ countInteractive: createInteractiveCount(own) })
+    const pace = change.pace ?? createPace({ readInteractiveAge: () => readInteractiveAge(own) })
     const revoke = createRevoke({
       db: own, pace, enforce: async (commitId, ended) => void told.push({ commitId, ended }), readRuleOnStream: async () => null,
       wakeRoute: () => {}, signal: stopping.signal, log, ...change,
