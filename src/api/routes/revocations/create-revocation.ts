@@ -32,7 +32,7 @@ export const createRevocationRoute: FastifyPluginAsyncZod<CreateRevocationDeps> 
       tags: ['revocations'],
       summary: 'End many sessions, or preview it',
       description:
-        'Permission `revocation.write`; who holds it in organizations reaches nothing beyond them, whatever the filter says. A filter of '
+        'Permission `revocation.write`, judged now and not again; who holds it in organizations reaches nothing beyond them, whatever the filter says. A filter of '
         + 'organizations, users, `all` and `bornBefore` alone is in force with the answer, by cutoff rules; sessions are then ended in the '
         + 'background. Above `PREVIEW_THRESHOLD` sessions it needs the `previewToken` of a preview of the same body. With an '
         + '`Idempotency-Key` a repeat gives the same revocation for 24 hours.',
