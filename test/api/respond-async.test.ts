@@ -19,7 +19,7 @@ beforeAll(async () => {
   api = await startRevocationApi({ callerPerSecond: 100_000 })
   const { log } = createTelemetry({ level: 'silent' })
   engine = createRevoke({
-    db: api.db, pace: createPace({ readInteractiveAge: createInteractiveCount(api.db) }), enforce: async () => {}, readRuleOnStream: async () => null,
+    db: api.db, pace: createPace({ readInteractiveAge: () => readInteractiveAge(api.db) }), enforce: async () => {}, readRuleOnStream: async () => null,
     wakeRoute: () => {}, signal: stopping.signal, log,
   })
   as['instance'] = await api.bearer({ sub: 'admin', permissions: ['session.delete'] })
