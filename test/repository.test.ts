@@ -154,7 +154,7 @@ describe('the README', () => {
     const named = [...readme.matchAll(/npm (?:run )?([a-z][\w:-]*)/g)].map(([, name]) => name ?? '')
     const npmsOwn = ['ci', 'install']
     expect(named.filter((name) => !(name in scripts) && !npmsOwn.includes(name))).toEqual([])
-    const commands = [...readme.matchAll(/npx curfew ([a-z]+)/g)].map(([, name]) => name ?? '')
+    const commands = [...readme.matchAll(/npx curfew ([a-z-]+)/g)].map(([, name]) => name ?? '')
     expect(commands.filter((name) => !read('src/cli.ts').includes(`command('${name}')`))).toEqual([])
   })
 
