@@ -113,7 +113,7 @@ export const settings = {
   PREVIEW_THRESHOLD: setting(z.coerce.number().int().min(0).max(1_000_000_000).default(1_000), 'Sessions above which a revocation needs a preview; 0: always.'),
   RATE_LIMIT_CALLER: setting(count.default(50), 'Requests per second of one (issuer, subject) without instance-wide `session.delete`.'),
   RATE_LIMIT_REFUSED: setting(count.default(100), 'Refused tokens per minute from one address.'),
-  DATABASE_POOL: setting(count.default(10), 'Postgres connections of each pool; a process has up to four, and two connections more for previews.'),
+  DATABASE_POOL: setting(count.default(10), 'Postgres connections of each pool; a process has up to four, and four connections more for previews.'),
   SHUTDOWN_TIMEOUT: setting(milliseconds.default(10_000), 'Milliseconds for a clean stop; after that the process exits with code 1.'),
   LOG_LEVEL: setting(z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'), 'Least level that is logged.'),
 } as const satisfies Record<string, Setting>

@@ -63,7 +63,7 @@ export const createApiRole = (ground: Ground, ready: () => Promise<Readiness>) =
   }
   const revocations = createRevocationService({
     db: reads,
-    previews: database('preview', PREVIEW_BOUNDS),
+    previews: { instance: database('preview', PREVIEW_BOUNDS), organizations: database('org-preview', PREVIEW_BOUNDS) },
     secrets: config.queue,
     lifetimes: config.sessions,
     ...config.revocations,

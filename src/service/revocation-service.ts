@@ -17,8 +17,11 @@ import { createSteerRevocation } from '../termination/steer-revocation.ts'
 
 export interface RevocationServiceDeps {
   readonly db: Database
-  /** For previews alone: with a longer time limit and few connections, so that they keep nothing else waiting. */
-  readonly previews: Database
+  /**
+   * For looking at many sessions: with a longer time limit and few connections, so that it keeps nothing else waiting; and
+   * apart for callers of organizations, so that none of these can keep whoever answers for the instance from revoking.
+   */
+  readonly previews: { readonly instance: Database; readonly organizations: Database }
   readonly secrets: { readonly secret: Uint8Array; readonly secretPrevious: Uint8Array | null }
   readonly lifetimes: { readonly maxLifetimeSeconds: number; readonly maxTokenLifetimeSeconds: number }
   readonly previewThreshold: number
@@ -38,11 +41,14 @@ export interface RevocationService {
 export const createRevocationService = (deps: RevocationServiceDeps): RevocationService => {
   const { db, previews, wakeBulk, announceRules } = deps
   const previewTokens = createPreviewTokens({ ...deps.secrets, now: Date.now })
+  const counts = { own: createCountRevocation({ db }), organizations: createCountRevocation({ db: previews.organizations }) }
+  const previewBy = (by: Database) => createPreviewRevocation({ db: by, count: createCountRevocation({ db: by }), previewTokens })
+  const preview = { instance: previewBy(previews.instance), organizations: previewBy(previews.organizations) }
   return {
     routes: {
       accept: createAcceptRevocation({
         db,
-        count: createCountRevocation({ db }),
+        count: (scope, most) => counts[scope.reach === 'instance' ? 'own' : 'organizations'](scope, most),
         setRules: createSetRules(deps.lifetimes),
         previewTokens,
         previewThreshold: deps.previewThreshold,
@@ -50,7 +56,7 @@ export const createRevocationService = (deps: RevocationServiceDeps): Revocation
         announceRules,
         now: Date.now,
       }),
-      preview: createPreviewRevocation({ db: previews, count: createCountRevocation({ db: previews }), previewTokens }),
+      preview: (asked) => preview[asked.asker.reach === 'instance' ? 'instance' : 'organizations'](asked),
       list: (asked) => listRevocations(db, asked),
       read: (asked) => readVisibleRevocation(db, asked),
       readRevocations: (ids) => readRevocations(db, ids),

@@ -118,7 +118,7 @@ export const startApi = async (
   })
   const revocations = createRevocationService({
     db,
-    previews: db,
+    previews: { instance: db, organizations: db },
     secrets: { secret: randomBytes(32), secretPrevious: null },
     lifetimes: { maxLifetimeSeconds: 3_600, maxTokenLifetimeSeconds: 3_600 },
     previewThreshold: options.previewThreshold ?? 1_000,
