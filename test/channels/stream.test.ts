@@ -7,10 +7,8 @@ import { promisify } from 'node:util'
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { createGuard } from '../../src/client/index.ts'
 import { streamKeys, tombstoneMember } from '../../src/client/redis-names.ts'
-import { createAddParticipant } from '../../src/store/session-participants.ts'
-import { terminateSessions } from '../../src/store/terminations.ts'
 import { redisMissing } from '../harness/redis.ts'
-import { ISSUER, command } from '../harness/seed.ts'
+import { ISSUER } from '../harness/seed.ts'
 import { startStreamRig } from './stream-rig.ts'
 import type { StreamRig } from './stream-rig.ts'
 
@@ -46,51 +44,6 @@ describe.skipIf(redisMissing)('the stream in Redis', () => {
     expect(rig.check(guard, alive)).toBe('active')
   })
 
-  it('refuses a token by whatever sid a participant knows the session: announced, from a snapshot, and after a loss', async () => {
-    const ids = await rig.live(3, (id) => [id, `${id}/app`, `${id}/app`, `${id}/shop`])
-    const all = ids.flatMap((id) => [id, `${id}/app`, `${id}/shop`])
-    const guard = await rig.guard()
-    await rig.end(ids.slice(0, 2))
-    await rig.until(() => all.slice(0, 6).every((sid) => rig.check(guard, sid) === 'terminated'))
-    expect(all.slice(6).map((sid) => rig.check(guard, sid))).toEqual(['active', 'active', 'active'])
-    expect(await rig.redis.client.zcard(streamKeys.tombstones)).toBe(6)
-    await untilEnforced()
-    await rig.redis.client.flushall()
-    await rig.untilWhole()
-    const later = await rig.guard()
-    expect(all.map((sid) => rig.check(later, sid))).toEqual([...Array.from({ length: 6 }, () => 'terminated'), 'active', 'active', 'active'])
-  })
-
-  it('refuses the sid of a participant that came after the end, also where Redis was away just then', async () => {
-    const add = createAddParticipant({ db: rig.db, maxTokenLifetimeSeconds: 3_600 })
-    const writer = { actor: { issuer: ISSUER, subject: 'registrar' }, issuers: [ISSUER] }
-    const [id = ''] = await rig.live(1)
-    const late = async (sid: string) => {
-      const answer = await add(writer, { sessionId: id, clientId: 'late', sid, sub: null })
-      if (answer.outcome !== 'terminated' || answer.late === null) throw new Error(answer.outcome)
-      await rig.enforcement.enforceLateSid(answer.late.commitId, answer.late.session)
-    }
-    const guard = await rig.guard()
-    await rig.end([id])
-    await untilEnforced()
-    await late('late/1')
-    await rig.until(() => rig.check(guard, 'late/1') === 'terminated')
-    rig.redis.freeze()
-    await late('late/2')
-    rig.redis.thaw()
-    await rig.database.sql.query(`UPDATE commits SET committed_at = committed_at - interval '1 minute'`)
-    await rig.enforcement.enforcePending()
-    await rig.until(() => rig.check(guard, 'late/2') === 'terminated')
-  })
-
-  it('tells the other sids of a commit that Redis was not told of in time', async () => {
-    const [id = ''] = await rig.live(1, (own) => [`${own}/app`])
-    const { commitId } = await terminateSessions(rig.db, [command(id)])
-    await rig.database.sql.query(`UPDATE commits SET committed_at = committed_at - interval '1 minute' WHERE id = $1`, [commitId])
-    await rig.enforcement.enforcePending()
-    expect([await held(id), await held(`${id}/app`)]).toEqual([true, true])
-  })
-
   it('needs an account that may only read', async () => {
     await rig.redis.client.call('ACL', 'SETUSER', 'guard', 'on', '>secret', '~{curfew}:*', '+@read', '+@connection', '+multi', '+exec', '+info', '+time')
     const [dead = '', later = ''] = await rig.live(2)
@@ -115,15 +68,6 @@ describe.skipIf(redisMissing)('the stream in Redis', () => {
     const born = Date.now() / 1_000 + 60
     expect(later.check({ issuer: ISSUER, sessionId: id, subject: 'u1', born })).toBe('active')
     expect(later.check({ issuer: ISSUER, sessionId: id, subject: 'u2', born: 0 })).toBe('active')
-  })
-
-  it('spares an excluded session by whatever sid a participant knows it', async () => {
-    const [kept = '', gone = ''] = await rig.live(2, (id) => [id, `${id}/app`])
-    const guard = await rig.guard()
-    await rig.setRule({ user: 'u1', excludeSessions: [kept] })
-    await rig.announceRules()
-    await rig.until(() => rig.check(guard, gone) === 'cutoff')
-    expect([kept, `${kept}/app`, `${gone}/app`].map((sid) => rig.check(guard, sid))).toEqual(['active', 'active', 'cutoff'])
   })
 
   it('learns of a rule at once, also where the command sets it and nobody does upkeep', async () => {
