@@ -42,7 +42,7 @@ const tick = () => {
   if (!stopping) setTimeout(tick, 1)
 }
 
-process.once('SIGTERM', async () => {
+const stop = async () => {
   stopping = true
   const seconds = (performance.now() - began) / 1_000
   await Promise.all(underWay)
@@ -52,6 +52,7 @@ process.once('SIGTERM', async () => {
     perSecond: (latencies.length - failed) / seconds, sent, failed, seconds, p50Ms: quantile(0.5), p90Ms: quantile(0.9), p99Ms: quantile(0.99), maxMs: quantile(1),
   })}\n`)
   process.exit(0)
-})
+}
+process.once('SIGTERM', () => void stop())
 process.stdout.write('STARTED\n')
 tick()

@@ -4,9 +4,9 @@
  *
  * Why nothing waits and no deadlock is possible, whatever else runs:
  * - The slice is taken with SKIP LOCKED: chunks of one slice come one after the other, those of others beside it.
- * - The revocation's row is locked after it, FOR KEY SHARE: who steers does not wait for that lock, and where the steering
- *   is committed, the row is read anew and the chunk does nothing. Who steers and then takes all slices knows that nothing
- *   is ended any more (`awaitChunks`).
+ * - The revocation's row is not locked: whoever steers would wait for ever while chunks overlap. Its state is read when
+ *   the slice is held, with a snapshot of its own (`revocation_runs`). Whoever steers takes all slices before that is
+ *   committed (`awaitChunks`), so when it is answered nothing more is ended.
  * - Sessions are locked with SKIP LOCKED. One that somebody else holds counts as met and not ended, is passed by, and is
  *   met again by the next pass. Locked are the rows as they are now: one that was ended a moment ago is not.
  *
@@ -57,7 +57,7 @@ WITH slice AS MATERIALIZED (
   WHERE revocation_id = ${id} AND NOT ended ORDER BY until_key = '{}', number LIMIT 1 FOR UPDATE SKIP LOCKED
 ), running AS MATERIALIZED (
   SELECT id, mode, reason, actor_issuer, actor_subject FROM revocations
-  WHERE id = (SELECT revocation_id FROM slice) AND state = 'running' FOR KEY SHARE SKIP LOCKED
+  WHERE id = (SELECT revocation_id FROM slice) AND revocation_runs(id)
 ), stretch AS MATERIALIZED (
   SELECT e.*, row_number() OVER () AS at FROM (${walked}) e WHERE EXISTS (SELECT FROM running)
 ), met AS MATERIALIZED (

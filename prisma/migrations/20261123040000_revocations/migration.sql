@@ -68,6 +68,14 @@ CREATE TABLE revocation_slices (
   CONSTRAINT revocation_slices_revocation_id_fkey FOREIGN KEY (revocation_id) REFERENCES revocations (id) ON DELETE CASCADE ON UPDATE NO ACTION
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
 
+-- For chunks: whether a revocation runs by what is committed when this is called, not when the statement around it began
+-- (it is volatile, so its query has a snapshot of its own). A chunk calls it when it holds its slice, and whoever steers
+-- takes all slices before that commits: so either the chunk sees it, or whoever steers waits for the chunk.
+CREATE FUNCTION revocation_runs(uuid) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN EXISTS (SELECT FROM revocations WHERE id = $1 AND state = 'running');
+END $$;
+
 -- Who steered it, and when.
 CREATE TABLE revocation_events (
   position      bigserial NOT NULL,
