@@ -19,8 +19,7 @@ const state = z.enum(['running', 'paused', 'cancelled', 'done'])
 
 const query = z.object({
   state: z
-    .union([state.transform((one) => [one]), z.array(state).max(8)])
-    .optional()
+    .preprocess((sent) => (typeof sent === 'string' ? [sent] : sent), z.array(state).max(8).optional())
     .describe('May be given several times'),
   mode: z.enum(['logout', 'revoke']).optional(),
   ticket: plain.optional(),
