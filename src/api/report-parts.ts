@@ -29,8 +29,8 @@ export interface ReportEnd {
   readonly listed: number
   /** Participants that were not told, by client and by why. */
   readonly untold: readonly { readonly clientId: string; readonly why: Untold; readonly participants: number }[]
-  /** How often what it ended was tried after its end; what its rules killed is counted there. */
-  readonly attempts: { readonly count: string; readonly lastTime: string | null }
+  /** How often the sessions that it ended, and whatever its rules killed, were tried after their end. */
+  readonly attempts: { readonly sessions: string; readonly rules: string; readonly lastTime: string | null }
 }
 
 export type ReportPart =
@@ -65,7 +65,7 @@ export async function* partsOf(reads: ReportReads, { seen, facts, within }: { se
   const untold = new Map<string, { clientId: string; why: Untold; participants: number }>()
   let listed = 0
   let attempts = 0n
-  let lastTime: string | null = null
+  let lastTime = latest(facts.rules.map((rule) => rule.lastAttemptTime))
   for (let after = '0'; ; ) {
     const rows = await reads.readEnded({ id, after })
     const last = rows.at(-1)
@@ -80,15 +80,18 @@ export async function* partsOf(reads: ReportReads, { seen, facts, within }: { se
     for (const session of sessions) {
       count(untold, session)
       attempts += BigInt(session.attempts ?? 0)
-      // All of one shape, so that they compare as texts.
-      if (session.lastAttemptTime !== null && session.lastAttemptTime > (lastTime ?? '')) lastTime = session.lastAttemptTime
+      lastTime = latest([lastTime, session.lastAttemptTime])
     }
     listed += rows.length
     yield { kind: 'sessions', sessions }
     after = last.commit
   }
-  yield { kind: 'end', end: { listed, untold: [...untold.values()], attempts: { count: String(attempts), lastTime } } }
+  const rules = String(facts.rules.reduce((sum, rule) => sum + BigInt(rule.attempts), 0n))
+  yield { kind: 'end', end: { listed, untold: [...untold.values()], attempts: { sessions: String(attempts), rules, lastTime } } }
 }
+
+/** The last of times that are all of one shape, and so compare as texts. */
+const latest = (times: readonly (string | null)[]): string | null => times.reduce((one, other) => ((other ?? '') > (one ?? '') ? other : one), null)
 
 export const factsOf = async (reads: ReportReads, revocation: Revocation) => {
   const { id, reach, actor, filter, exclude, deliveries } = revocation

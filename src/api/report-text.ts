@@ -88,7 +88,7 @@ const csvLines = (part: ReportPart): string => {
     case 'end':
       return part.end.untold
         .map(({ clientId, why, participants }) => csvLine(['untold', clientId, why, ...Array<string>(9).fill(''), String(participants)]))
-        .concat(csvLine(['fact', 'attempts', part.end.attempts.count]))
+        .concat(flat({ attempts: part.end.attempts }).map(([name, value]) => csvLine(['fact', name, value])))
         .join('')
     default:
       return part satisfies never

@@ -72,7 +72,8 @@ export const createRemote = ({ url, token }: { url: string; token: string }): Re
       if (failed.response?.ok === true) return failed.response
       if (left === 0 || signal.aborted || !failed.again) throw await refusal(url, failed)
       await failed.response?.body?.cancel()
-      await pause(failed.afterMs, undefined, { signal })
+      // Where it is too late for another try, that one says so.
+      await pause(failed.afterMs, undefined, { signal }).catch(() => undefined)
     }
   }
 

@@ -63,18 +63,24 @@ const report = async ({ remote, terminal }: At, { id, format, output }: { id: st
   const body = await remote.open({ path: `/v1/revocations/${id}/report?format=${format}`, accept: '*/*' })
   const text = Readable.fromWeb(body as Parameters<typeof Readable.fromWeb>[0])
   if (output === undefined) {
-    await pipeline(text, process.stdout, { end: false })
+    await pipeline(text, process.stdout, { end: false }).catch(explain)
     return 0
   }
   const making = `${output}.part`
   try {
-    await pipeline(text, createWriteStream(making, { mode: 0o600 }))
+    await pipeline(text, createWriteStream(making, { mode: 0o600 })).catch(explain)
     await rename(making, output)
   } finally {
     await rm(making, { force: true })
   }
   terminal.say(`${output} is written. To check it: npx curfew verify-report ${output}`)
   return 0
+}
+
+/** What the file system says speaks for itself. */
+const explain = (error: unknown): never => {
+  if (error instanceof Error && 'syscall' in error) throw error
+  throw new RemoteError('The report broke off. Ask again.', null, error)
 }
 
 /** As `revocations/{id}` or the id alone. */

@@ -115,6 +115,7 @@ export const revoke = async (options: RevokeOptions, { remote, terminal }: At): 
 
 /** Shows progress until it is over; the exit code says whether everything was ended. */
 export const watchToEnd = async ({ remote, terminal }: At, asked: { id: string; until: 'ended' | 'told' }): Promise<number> => {
+  if (terminal.draws) terminal.say('Ctrl-C ends the watching, not the revocation.')
   const bar = createProgressBar(terminal, Date.now)
   const last = await follow(remote, { ...asked, show: bar.show })
   bar.end(last)

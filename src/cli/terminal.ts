@@ -23,7 +23,7 @@ export interface Terminal {
 }
 
 const CLEAR_LINE = '\r\u001b[2K'
-/** Where a terminal does not tell its width. */
+/** Where a terminal does not tell its width, or says 0. */
 const COLUMNS = 80
 
 /** A text of somebody else's, fit to be shown: what a terminal would obey is shown as a question mark. */
@@ -44,7 +44,7 @@ export const createTerminal = ({ input, output }: Streams): Terminal => {
     },
     draw: (line) => {
       // One column is left free: a full line would wrap, and could not be taken back.
-      output.write(`${CLEAR_LINE}${[...line].slice(0, (output.columns ?? COLUMNS) - 1).join('')}`)
+      output.write(`${CLEAR_LINE}${[...line].slice(0, (output.columns || COLUMNS) - 1).join('')}`)
       drawn = true
     },
     ask: async (question) => {

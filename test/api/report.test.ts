@@ -75,7 +75,7 @@ describe('GET /v1/revocations/{id}/report', () => {
         { id: 'wiki', acknowledged: '0', failed: '1', acknowledgedTime: null, failures: { http_500: '1' } },
       ],
       untold: [{ clientId: 'legacy', why: 'no_receiver', participants: 1 }],
-      attempts: { count: '7', lastTime: time },
+      attempts: { sessions: '7', rules: '0', lastTime: time },
       limits: expect.arrayContaining([expect.stringContaining('refresh tokens')]),
     })
   })
@@ -102,6 +102,7 @@ describe('GET /v1/revocations/{id}/report', () => {
     const lines = answer.body.trimEnd().split('\r\n')
     expect(lines[0]).toBe('record,name,value,issuer,organization,user,born,terminated,acknowledged,pending,failed,moot,untold,attempts,detail')
     expect(lines).toContain('fact,sessions.terminated,2')
+    expect(lines).toContain('fact,attempts.sessions,0')
     expect(lines).toContain('fact,reason,"\'=HYPERLINK(""http://evil"")"')
     expect(lines.find((line) => line.startsWith(`session,${one},`))).toMatch(/,1,0,0,0,1,0,legacy: no_receiver$/)
     expect(lines.find((line) => line.startsWith('receiver,wiki,'))).toMatch(/^receiver,wiki,backchannel_logout,,,,,,0,0,1,0,,,http_500: 1$/)
