@@ -20,6 +20,7 @@ export const createRevokeRig = async () => {
   const database = await createDatabase()
   const { sql } = database
   const opened: Database[] = []
+  const engines: { stop: () => Promise<void> }[] = []
   const open = (max = 6): Database => {
     const db = openDatabase({ url: database.url, name: 'revoke', max, statementTimeoutMs: 30_000 })
     opened.push(db)
@@ -38,7 +39,7 @@ export const createRevokeRig = async () => {
       db: own, pace, enforce: async (commitId, ended) => void told.push({ commitId, ended }), readRuleOnStream: async () => null,
       wakeRoute: () => {}, signal: stopping.signal, log, ...change,
     })
-    return {
+    const engine = {
       ...revoke,
       pace,
       told,
@@ -47,6 +48,8 @@ export const createRevokeRig = async () => {
         await revoke.stop()
       },
     }
+    engines.push(engine)
+    return engine
   }
 
   const accept = async ({ filter, exclude, ...change }: Asked = {}): Promise<string> => {
@@ -90,6 +93,7 @@ export const createRevokeRig = async () => {
   return {
     sql, db, url: database.url, engine, accept, seed, truth, live, one,
     close: async () => {
+      await Promise.all(engines.map((each) => each.stop()))
       await Promise.all(opened.map((each) => each.$disconnect()))
       await database.drop()
     },
