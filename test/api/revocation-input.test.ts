@@ -1,3 +1,4 @@
+import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startRevocationApi } from './revocation-rig.ts'
 import type { RevocationApi } from './revocation-rig.ts'
@@ -71,6 +72,24 @@ describe('G12: a bad request changes nothing and is told why', () => {
   })
 })
 
+it('G12: whatever is sent, nothing breaks, and what is refused is told in the documented shape', async () => {
+  const value = fc.oneof(fc.string(), fc.constant('2026-01-01T00:00:00Z'), fc.ipV4(), fc.integer(), fc.boolean(), fc.constant(null), fc.array(fc.string(), { maxLength: 3 }), fc.constant({}))
+  const words = ['filter', 'exclude', 'mode', 'reason', 'ticket', 'pacing', 'validateOnly', 'previewToken', 'userIds', 'sessionIds', 'resourceOwners', 'clientIds', 'fingerprintIds', 'ips', 'bornBefore', 'bornAfter', 'includeExpired', 'all', 'deliveriesPerSecond']
+  const kinds = fc.dictionary(fc.constantFrom(...words), value, { maxKeys: 5 })
+  // Previews: who ends everybody ends their own token too.
+  const body = fc.oneof(
+    fc.record({ filter: fc.oneof(kinds, value), exclude: fc.oneof(kinds, fc.constant(undefined)), reason: fc.oneof(fc.constant('test'), value), mode: fc.constantFrom('logout', 'revoke', undefined), validateOnly: fc.constant(true) }),
+    kinds,
+    fc.json(),
+    fc.string({ unit: 'binary' }),
+  )
+  await fc.assert(fc.asyncProperty(body, fc.constantFrom(undefined, 'key', ' ', '"'), async (sent, key) => {
+    const answer = await api.post(sent, { headers: key === undefined ? {} : { 'idempotency-key': key } })
+    expect([200, 400]).toContain(answer.statusCode)
+    if (answer.statusCode >= 400) expect(answer.json()).toEqual(expect.objectContaining({ code: expect.any(Number), message: expect.any(String) }))
+  }), { numRuns: 400 })
+})
+
 it('takes 10,000 ids of a kind', async () => {
   const ids = Array.from({ length: 10_000 }, (_, n) => `session-${n}`)
   const revocation = await api.accept({ filter: { sessionIds: ids }, exclude: { sessionIds: ids.slice(0, 5_000) } })
@@ -82,6 +101,8 @@ it('is there only for those who say who they are', async () => {
     expect((await api.app.inject({ method, url })).statusCode).toBe(401)
     const nobody = await api.bearer({ sub: 'nobody' })
     const answer = await api.call(method, url, { as: nobody, ...(url.endsWith('revocations') && method === 'POST' ? { body: good } : {}) })
+    const reader = await api.bearer({ sub: 'reader', permissions: ['revocation.read', 'session.delete'] })
+    if (method === 'POST') expect((await api.call(method, url, { as: reader, ...(url.endsWith('revocations') ? { body: { ...good, validateOnly: true } } : {}) })).statusCode).toBe(url.endsWith('pause') ? 404 : 403)
     // Whoever may read none may still list their own.
     expect([url, answer.statusCode]).toEqual([url, method === 'GET' && url === '/v1/revocations' ? 200 : 403])
   }
