@@ -17,6 +17,7 @@ const usage = `npm run bench -- [options]
   --profile               CPU profiles of the product's processes at each number of connections
   --deliveries            handing on to receivers: beside a bare loop, beside hanging ones, and a large backlog
   --bulk                  revocations of a million sessions: beside a hand-written statement, beside log-outs
+  --routing               deliveries planned per second by one worker
   --backend <which>       redis, postgres or both (default both): where the product's queue is
   --variants <list>       only these: ${variantNames.join(', ')}
   --connections <list>    default 1,64,512
@@ -50,6 +51,7 @@ const parse = (/** @type {string[]} */ parameters) => {
         profile: { type: 'boolean', default: false },
         deliveries: { type: 'boolean', default: false },
         bulk: { type: 'boolean', default: false },
+        routing: { type: 'boolean', default: false },
         backend: { type: 'string', default: 'both' },
         variants: { type: 'string' },
         connections: { type: 'string' },
@@ -66,12 +68,13 @@ const parse = (/** @type {string[]} */ parameters) => {
   }
 }
 
-/** @returns {'measure' | 'guard' | 'soak' | 'profile' | 'deliveries' | 'bulk'} */
-const modeOf = (/** @type {{ guard: boolean, soak: boolean, profile: boolean, deliveries: boolean, bulk: boolean }} */ { guard, soak, profile, deliveries, bulk }) => {
+/** @returns {'measure' | 'guard' | 'soak' | 'profile' | 'deliveries' | 'bulk' | 'routing'} */
+const modeOf = (/** @type {{ guard: boolean, soak: boolean, profile: boolean, deliveries: boolean, bulk: boolean, routing: boolean }} */ { guard, soak, profile, deliveries, bulk, routing }) => {
   if (bulk) return 'bulk'
   if (guard) return 'guard'
   if (soak) return 'soak'
   if (profile) return 'profile'
+  if (routing) return 'routing'
   return deliveries ? 'deliveries' : 'measure'
 }
 
@@ -92,9 +95,9 @@ export const readOptions = (parameters) => {
     backend,
     variants: chosen.filter((name) => !leftOut[backend].includes(name)),
     connections: listOf(given.connections ?? (given.guard ? '1,64' : '1,64,512')).map((text) => wholeNumber('connections', text)),
-    repetitions: wholeNumber('repetitions', given.repetitions ?? (given.soak ? '20' : quick ? '1' : given.deliveries || given.bulk ? '3' : '5')),
+    repetitions: wholeNumber('repetitions', given.repetitions ?? (given.soak ? '20' : quick ? '1' : given.deliveries || given.bulk || given.routing ? '3' : '5')),
     seconds: wholeNumber('seconds', given.seconds ?? (given.soak ? '30' : quick ? '2' : '5')),
-    sessions: wholeNumber('sessions', given.sessions ?? (given.bulk ? (quick ? '100000' : '1000000') : quick ? '300000' : '1500000')),
+    sessions: wholeNumber('sessions', given.sessions ?? (given.bulk ? (quick ? '100000' : '1000000') : given.routing ? '100000' : quick ? '300000' : '1500000')),
     faults: given.faults && backend !== 'postgres',
     save: given.save,
   }

@@ -15,6 +15,7 @@ import { profile } from './profile.mjs'
 import { redisBinary } from './redis-server.mjs'
 import { medianCells, renderGoals, renderProfile, renderSideBySide, renderSoak } from './report.mjs'
 import { measureChecks, measurePropagation, renderGuard } from './guard.mjs'
+import { measureRouting, renderRouting } from './routing.mjs'
 import { resultsFolder, say, tell, writeResult } from './results.mjs'
 import { conclude, measureSideBySide } from './side-by-side.mjs'
 import { SOAK_LIFETIME_SECONDS, soak } from './soak.mjs'
@@ -124,7 +125,20 @@ const measureRevocations = async (/** @type {Options} */ options) => {
   return true
 }
 
-const modes = { bulk: measureRevocations, measure, guard: measureGuard, soak: measureSoak, profile: measureProfiles, deliveries: measureHandingOn }
+const measureRouters = async (/** @type {Options} */ options) => {
+  const { repetitions, sessions } = options
+  const { surroundings, measured } = await withStage({ limitMs: LIMIT_MS.other, say, sessions: 1_000 }, async (stage) => ({
+    surroundings: await readSurroundings(stage),
+    measured: await measureRouting(stage, { repetitions, sessions, say }),
+  }))
+  tell(['', `Routing, medians of ${repetitions}, ${sessions.toLocaleString('en')} sessions each, commit ${surroundings.commit.slice(0, 10)}`, '', ...renderRouting(measured)])
+  writeResult({ mode: 'routing', result: { date: new Date().toISOString(), options, ...surroundings, measured } })
+  return true
+}
+
+const modes = {
+  bulk: measureRevocations, measure, guard: measureGuard, soak: measureSoak, profile: measureProfiles, deliveries: measureHandingOn, routing: measureRouters,
+}
 
 try {
   const options = readOptions(process.argv.slice(2))

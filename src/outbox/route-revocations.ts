@@ -16,8 +16,8 @@ import { routeRevocation } from '../store/routing-revocations.ts'
 /** `busy`: it is in another's hands. `later`: it waits for something else, and upkeep looks again. */
 type Came = 'done' | 'more' | 'busy' | 'later'
 
-/** A receiver deleted while its deliveries were being planned, and two who met over receivers: nothing was written. */
-const AGAIN = new Set(['23503', '40P01'])
+/** Two who met over receivers: nothing was written. */
+const DEADLOCK = '40P01'
 /** A slice takes some ten milliseconds. */
 const BUSY_MS = 50
 /** Passes over the same deliveries in one turn; what is still passed over then is left to the next look. */
@@ -40,7 +40,7 @@ export const createRouteRevocations = (deps: {
 
   const routeSlice = async (revocationId: string): Promise<Came> => {
     const slice = await routeRevocation(db, { revocationId, maxTokenLifetimeSeconds }).catch((error: unknown) => {
-      if (AGAIN.has(sqlState(error) ?? '')) return 'again' as const
+      if (sqlState(error) === DEADLOCK) return 'again' as const
       throw error
     })
     if (slice === null) return 'busy'

@@ -14,6 +14,16 @@ export type Statements = Pick<Database, '$queryRawUnsafe'>
 export const MOOT_AT = (maxTokenLifetimeSeconds: string): string =>
   `greatest(s.expires_at, s.terminated_at + make_interval(secs => ${maxTokenLifetimeSeconds}::float8))`
 
+/**
+ * Holds the receivers of `rows` to the end of the transaction, in the order of their ids: what is planned for them goes when
+ * they go. One that is deleted meanwhile is not among them.
+ */
+export const holdReceivers = (rows: string): string => `receiver AS MATERIALIZED (
+  SELECT id FROM receivers WHERE id = ANY(ARRAY(SELECT DISTINCT receiver_id FROM ${rows})) ORDER BY id FOR KEY SHARE
+)`
+/** Of a row with a `receiver_id`. In this form it is a look-up in a hash, whatever Postgres guesses of the numbers. */
+export const isHeld = '(receiver_id IN (SELECT id FROM receiver)) IS TRUE'
+
 /** Where the horizon of a delivery begins: anew where it is sent again by hand, or was paced or held back. `d` is it. */
 export const HORIZON_FROM = 'greatest(coalesce(d.redelivered_at, d.created_at), d.held_until)'
 
@@ -26,14 +36,17 @@ WITH ended AS MATERIALIZED (
   WHERE s.id = $1 AND s.state = 'terminated'
 ), steered AS MATERIALIZED (
   SELECT notifications FROM revocations WHERE id = (SELECT revocation_id FROM ended) FOR SHARE
+), receiver AS MATERIALIZED (
+  SELECT r.id FROM ended s JOIN receivers r ON r.type = 'backchannel_logout' AND r.issuer = s.issuer AND r.client_id = $2
+    AND (r.resource_owner IS NULL OR r.resource_owner = s.resource_owner)
+  ORDER BY r.id FOR KEY SHARE OF r
 ), planned AS (
   INSERT INTO deliveries (receiver_id, session_id, client_id, sid, sub, issuer, commit_id, moot_at, revocation_id, state, due_at, done_at, last_outcome)
   SELECT r.id, s.id, $2, $3, $4, s.issuer, s.commit_id, s.moot_at, s.revocation_id,
     CASE WHEN v.notifications = 'cancelled' THEN 'failed' ELSE 'pending' END::delivery_state,
     CASE WHEN v.notifications = 'paused' THEN 'infinity' ELSE clock_timestamp() END,
     CASE WHEN v.notifications = 'cancelled' THEN clock_timestamp() END, CASE WHEN v.notifications = 'cancelled' THEN 'cancelled' END
-  FROM ended s LEFT JOIN steered v ON true JOIN receivers r ON r.type = 'backchannel_logout' AND r.issuer = s.issuer AND r.client_id = $2
-    AND (r.resource_owner IS NULL OR r.resource_owner = s.resource_owner)
+  FROM ended s LEFT JOIN steered v ON true CROSS JOIN receiver r
   ON CONFLICT (receiver_id, session_id, client_id, sid) DO NOTHING
   RETURNING receiver_id, state, revocation_id
 ), counted AS (

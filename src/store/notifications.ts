@@ -7,8 +7,10 @@ import type { NotificationState, RevocationState } from '../model.ts'
 import type { Statements } from './deliveries.ts'
 import type { Database } from './postgres.ts'
 
+// What follows in the transaction is planned each time anew, for the tables as they are: that costs a few milliseconds for
+// thousands of rows, and a plan from when they were small would read all of a receiver's deliveries for each user.
 const HOLD = `
-SELECT r.deliveries_per_second IS NOT NULL AS paced
+SELECT r.deliveries_per_second IS NOT NULL AS paced, set_config('plan_cache_mode', 'force_custom_plan', true)
 FROM revocations r JOIN revocation_notifications n ON n.revocation_id = r.id
 WHERE r.id = $1::text::uuid FOR NO KEY UPDATE OF n SKIP LOCKED`
 

@@ -4,7 +4,7 @@
  * Commits are claimed by state, never by a cursor over ids: a lower id that commits later is found, and a transaction
  * that someone leaves open elsewhere holds nothing up. Two routers share the work: each skips what the other holds.
  */
-import { MOOT_AT } from './deliveries.ts'
+import { MOOT_AT, holdReceivers, isHeld } from './deliveries.ts'
 import type { Database } from './postgres.ts'
 
 /** Commits locked by one statement: 200 single log-outs are planned in a few milliseconds. */
@@ -58,9 +58,9 @@ WITH locked AS MATERIALIZED (
   ${webhooksOf('resource_owner = s.resource_owner')}
   UNION ALL
   ${webhooksOf('resource_owner IS NULL')}
-), planned AS (
+), ${holdReceivers('concerned')}, planned AS (
   INSERT INTO deliveries (receiver_id, session_id, client_id, sid, sub, issuer, commit_id, moot_at)
-  SELECT * FROM concerned ORDER BY receiver_id, session_id
+  SELECT * FROM concerned WHERE ${isHeld} ORDER BY session_id, receiver_id
   ON CONFLICT (receiver_id, session_id, client_id, sid) DO NOTHING
   RETURNING receiver_id
 ), marked AS (

@@ -112,6 +112,22 @@ describe('routing what revocations ended', () => {
     expect(await outcomesOf(ground.sql, revocation)).toMatchObject([{ receiver_id: 'gone', total: 3, pending: 0, moot: 3 }])
   })
 
+  it('plans nothing for a receiver that is deleted meanwhile, and all for the others', async () => {
+    await ground.put('leaving', { url, clientId: 'leaving' })
+    await ground.put('staying', { url, clientId: 'leaving' })
+    const revocation = await seedRevocation(ground.sql)
+    await endByRevocation(ground.sql, revocation, await sessions('leaving', 2))
+    const deleting = await ground.sql.connect()
+    await deleting.query('BEGIN')
+    await deleting.query(`DELETE FROM receivers WHERE id = 'leaving'`)
+    const routing = routeAll()
+    await expect.poll(async () => (await ground.sql.query(`SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`)).rowCount).toBe(1)
+    await deleting.query('COMMIT')
+    deleting.release()
+    expect(await routing).toEqual(['staying'])
+    expect(await outcomesOf(ground.sql, revocation)).toEqual(await countedOutcomes(ground.sql, revocation))
+  })
+
   it('tells of a participant that came late as part of the revocation', async () => {
     await ground.put('late', { url, clientId: 'late-client' })
     const [id = ''] = await sessions('late', 1, 'other')

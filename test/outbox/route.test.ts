@@ -149,7 +149,7 @@ describe('routing commits', () => {
     expect(await ground.states('huge')).toEqual({ pending: 6_000 })
   })
 
-  it('plans again where a receiver is deleted while its deliveries are being planned', async () => {
+  it('plans nothing for a receiver that is deleted meanwhile, and all for the others', async () => {
     await ground.put('gone', { url, clientId: 'gone' })
     await ground.put('stays', { url, clientId: 'gone' })
     await seedSessions(ground.sql, [{ id: 'gone-0', clients: [{ clientId: 'gone' }] }])
@@ -163,6 +163,21 @@ describe('routing commits', () => {
     deleting.release()
     await routing
     expect(await routed('gone-0')).toEqual(['stays'])
+  })
+
+  it('takes along what was planned at the moment in which a receiver is deleted', async () => {
+    await ground.put('racing', { url, clientId: 'racing' })
+    await seedSessions(ground.sql, [{ id: 'racing-0', clients: [{ clientId: 'racing' }] }])
+    const planning = await ground.sql.connect()
+    await planning.query('BEGIN')
+    await planning.query(`SELECT FROM receivers WHERE id = 'racing' FOR KEY SHARE`)
+    await planning.query(`INSERT INTO deliveries (receiver_id, session_id, client_id, sid, sub, issuer, moot_at) VALUES ('racing', 'racing-0', 'c', 's', 'u', 'i', now())`)
+    const deleting = deleteReceiver(ground.db, { id: 'racing', reach: 'instance', issuers: [ISSUER] })
+    await expect.poll(async () => (await ground.sql.query(`SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`)).rowCount).toBe(1)
+    await planning.query('COMMIT')
+    planning.release()
+    await deleting
+    expect(await ground.states('racing')).toEqual({})
   })
 
   it('G5: a participant added after the end is told once, however often it is asked', async () => {
