@@ -17,7 +17,7 @@ export interface Pace {
   readonly rate: number | null
   /** Deliveries settled per second. */
   readonly deliveryRate: number | null
-  /** Until all sessions that were expected have been met, at this rate. */
+  /** Until all sessions that were expected have been met, at this rate; null too where they were more than could be counted. */
   readonly secondsLeft: number | null
 }
 
@@ -118,7 +118,7 @@ export const createRevocationWatch = ({ readRevocations }: RevocationWatchDeps):
 }
 
 /** Notes what was read, and says how fast it has gone since the oldest that is remembered. */
-const paceOf = (of: Watched, { state, matched, terminated, expected, deliveries }: ListedRevocation): Pace => {
+const paceOf = (of: Watched, { state, matched, terminated, expected, expectedExact, deliveries }: ListedRevocation): Pace => {
   const atMs = performance.now()
   const sample = { atMs, matched: Number(matched), terminated: Number(terminated), told: Number(deliveries.total) - Number(deliveries.pending) }
   of.samples = [...of.samples.filter((one) => one.atMs >= atMs - WINDOW_MS), sample]
@@ -129,6 +129,6 @@ const paceOf = (of: Watched, { state, matched, terminated, expected, deliveries 
   const perSecond = (before: number, now: number): number => Math.max(0, Math.round((now - before) / seconds))
   const met = (sample.matched - first.matched) / seconds
   const left = Math.max(0, Number(expected) - sample.matched)
-  const secondsLeft = over ? 0 : met <= 0 ? null : Math.ceil(left / met)
+  const secondsLeft = over ? 0 : met <= 0 || !expectedExact ? null : Math.ceil(left / met)
   return { rate: perSecond(first.terminated, sample.terminated), deliveryRate: perSecond(first.told, sample.told), secondsLeft }
 }

@@ -58,3 +58,21 @@ it('takes a bounded number of watchers', () => {
   for (const one of [...all, next]) one?.leave()
   expect(watch.watchers()).toBe(0)
 })
+
+it('says how fast it goes and how long it takes, where that can be said', async () => {
+  let terminated = 0
+  let exact = true
+  const watch = createRevocationWatch({ readRevocations: async (ids) => {
+    terminated += 10
+    return ids.map((id) => ({ ...revocation(id, terminated), expectedExact: exact }))
+  } })
+  const seen: { rate: number | null; secondsLeft: number | null }[] = []
+  const watching = watch.watch('a', { onSight: ({ rate, secondsLeft }) => void seen.push({ rate, secondsLeft }), onStop })
+  await vi.waitFor(() => expect(seen.at(-1)?.rate).toBeGreaterThan(0), { timeout: 10_000 })
+  expect(seen[0]).toEqual({ rate: null, secondsLeft: null })
+  const { rate, secondsLeft } = seen.at(-1) ?? { rate: 0, secondsLeft: 0 }
+  expect(secondsLeft).toBeGreaterThanOrEqual(Math.floor((1_000 - terminated) / ((rate ?? 0) + 1)))
+  exact = false
+  await vi.waitFor(() => expect(seen.at(-1)).toMatchObject({ rate: expect.any(Number), secondsLeft: null }), { timeout: 10_000 })
+  watching?.leave()
+})
