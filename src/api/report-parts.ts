@@ -53,9 +53,11 @@ export async function* partsOf(reads: ReportReads, { seen, facts, within }: { se
   const failures = await reads.readFailures(id)
   for (let after = '', more = true; more; ) {
     const rows = await reads.readOutcomes({ ...within, id, after, limit: RECEIVERS_AT_ONCE })
-    for (const { receiverId, clientId, visible } of rows) {
+    for (const { receiverId, issuer, clientId, visible } of rows) {
       if (visible) named.add(receiverId)
-      if (clientId !== null) tellers.set(clientId, [...(tellers.get(clientId) ?? []), receiverId])
+      if (clientId === null) continue
+      const client = clientOf(issuer, clientId)
+      tellers.set(client, [...(tellers.get(client) ?? []), receiverId])
     }
     if (rows.length > 0) yield { kind: 'receivers', receivers: rows.map((row) => receiverOf(row, failures)) }
     after = rows.at(-1)?.receiverId ?? after
@@ -73,10 +75,10 @@ export async function* partsOf(reads: ReportReads, { seen, facts, within }: { se
     const users = rows.flatMap((row) => mayBeToldOfUser(row, tellers))
     const ofUsers = new Map<string, EndedDelivery[]>()
     for (const delivery of users.length === 0 ? [] : await reads.readToldOfUsers({ id, users })) {
-      const key = userAtClient(delivery)
+      const key = userAt(delivery)
       ofUsers.set(key, [...(ofUsers.get(key) ?? []), delivery])
     }
-    const sessions = rows.map((row) => sessionOf(row, { named, ofUsers, isOver }))
+    const sessions = rows.map((row) => sessionOf(row, { named, tellers, ofUsers, isOver }))
     for (const session of sessions) {
       count(untold, session)
       attempts += BigInt(session.attempts ?? 0)
@@ -142,7 +144,7 @@ export const factsOf = async (reads: ReportReads, revocation: Revocation) => {
 }
 
 const receiverOf = (row: OutcomeRow, failures: readonly FailureRow[]): ReportReceiver => {
-  const { receiverId, visible, type, clientId, ...counts } = row
+  const { receiverId, visible, type, issuer: _, clientId, ...counts } = row
   const own = failures.filter((failure) => failure.receiverId === receiverId)
   return {
     id: visible ? receiverId : null,
@@ -154,23 +156,29 @@ const receiverOf = (row: OutcomeRow, failures: readonly FailureRow[]): ReportRec
 }
 
 /** The receivers of a participant that were not told of it by the session's own name. */
-const mayBeToldOfUser = ({ participants, deliveries }: EndedRow, tellers: ReadonlyMap<string, readonly string[]>): UserAtReceiver[] =>
+const mayBeToldOfUser = ({ issuer, participants, deliveries }: EndedRow, tellers: ReadonlyMap<string, readonly string[]>): UserAtReceiver[] =>
   participants.flatMap(({ clientId, sid, sub }) =>
-    (tellers.get(clientId) ?? [])
+    (tellers.get(clientOf(issuer, clientId)) ?? [])
       .filter((receiverId) => !deliveries.some((one) => one.receiverId === receiverId && one.clientId === clientId && one.sid === sid))
       .map((receiverId) => ({ receiverId, clientId, sub })))
 
-const userAtClient = ({ clientId, sub }: { clientId: string; sub: string }): string => JSON.stringify([clientId, sub])
+/** Issuers may have clients of the same name. */
+const clientOf = (issuer: string | null, clientId: string): string => JSON.stringify([issuer, clientId])
+
+const userAt = ({ receiverId, clientId, sub }: UserAtReceiver): string => JSON.stringify([receiverId, clientId, sub])
 
 const sessionOf = (
   row: EndedRow,
-  { named, ofUsers, isOver }: { named: ReadonlySet<string>; ofUsers: ReadonlyMap<string, readonly EndedDelivery[]>; isOver: boolean },
+  { named, tellers, ofUsers, isOver }: {
+    named: ReadonlySet<string>; tellers: ReadonlyMap<string, readonly string[]>; ofUsers: ReadonlyMap<string, readonly EndedDelivery[]>; isOver: boolean
+  },
 ): ReportSession => {
   const told = new Set(row.deliveries)
   const untold: { clientId: string; why: Untold }[] = []
   for (const participant of row.participants) {
-    const { clientId, sid } = participant
-    const ofUser = ofUsers.get(userAtClient(participant)) ?? []
+    const { clientId, sid, sub } = participant
+    const receivers = tellers.get(clientOf(row.issuer, clientId)) ?? []
+    const ofUser = receivers.flatMap((receiverId) => ofUsers.get(userAt({ receiverId, clientId, sub })) ?? [])
     for (const delivery of ofUser) told.add(delivery)
     if (ofUser.length > 0 || row.deliveries.some((one) => one.clientId === clientId && one.sid === sid)) continue
     untold.push({ clientId, why: row.old ? 'forgotten' : row.routed && isOver ? 'no_receiver' : 'not_yet' })

@@ -6,7 +6,7 @@ import { isIP } from 'node:net'
 import { z } from 'zod'
 import { MAX_EXCLUDED } from '../termination/cutoff-rules.ts'
 import type { RevocationAsked } from '../termination/revocation-asked.ts'
-import { rfc3339 } from './routes/sessions/session-fields.ts'
+import { instant } from './routes/sessions/session-fields.ts'
 
 /** An evidence list of a day; 10,000 ids are looked up in some ten milliseconds. */
 export const MAX_VALUES = 10_000
@@ -30,14 +30,11 @@ const isAddress = (asked: string): boolean => {
   const [address = '', prefix, ...more] = asked.split('/')
   const bits = { 0: -1, 4: 32, 6: 128 }[isIP(address)] ?? -1
   if (bits < 0 || more.length > 0 || address.includes('%')) return false
-  return prefix === undefined || (/^\d{1,3}$/.test(prefix) && Number(prefix) <= bits)
+  return prefix === undefined || (/^(0|[1-9]\d{0,2})$/.test(prefix) && Number(prefix) <= bits)
 }
 
 const ids = listOf(text(512), MAX_VALUES)
-const instant = rfc3339
-  .transform((sent) => new Date(sent).toISOString())
-  .nullish()
-  .transform((sent) => sent ?? null)
+const birth = instant.nullish().transform((sent) => sent ?? null)
 
 const emptyFilter = { resourceOwners: [], userIds: [], sessionIds: [], clientIds: [], fingerprintIds: [], ips: [] }
 
@@ -49,8 +46,8 @@ const filter = z
     clientIds: ids.describe('Sessions in which one of these relying parties took part'),
     fingerprintIds: ids,
     ips: listOf(z.string().refine(isAddress, 'must be an address or a CIDR'), MAX_IPS).describe('Addresses or CIDRs'),
-    bornBefore: instant.describe('RFC 3339; born up to then'),
-    bornAfter: instant.describe('RFC 3339; born after then'),
+    bornBefore: birth.describe('RFC 3339; born up to then'),
+    bornAfter: birth.describe('RFC 3339; born after then'),
     includeExpired: z.boolean().default(false).describe('Also sessions that have expired and that nobody ended'),
     all: z.boolean().default(false).describe('Every session within reach; stands alone'),
   })

@@ -61,15 +61,32 @@ const readJson = async (path: string, size: number): Promise<ReportFile> => {
   if (size > MAX_JSON_BYTES) throw new ReportBroken('It is too long for this format.')
   const chunks: Buffer[] = []
   for await (const chunk of createReadStream(path)) chunks.push(chunk as Buffer)
+  const text = Buffer.concat(chunks).toString('utf8')
   let whole: { report?: unknown; signature?: unknown }
   try {
-    whole = JSON.parse(Buffer.concat(chunks).toString('utf8')) as typeof whole
+    whole = JSON.parse(text) as typeof whole
   } catch {
     throw new ReportBroken(BROKE_OFF)
   }
-  const { report, signature } = whole
+  const { report, signature, ...more } = whole
   if (typeof signature !== 'string' || report === undefined) throw new ReportBroken(BROKE_OFF)
+  if (Object.keys(more).length > 0) throw new ReportBroken('It holds more than a report and its signature; nobody has signed that.')
+  // Of two members of one name only the last was looked at; whoever reads it may see the first.
+  if (membersWritten(text) !== membersOf(whole)) throw new ReportBroken('It says a thing twice, so readers may see another report than the one that was signed.')
   return { format: 'json', signature, sha256: createHash('sha256').update(canonical(report)).digest('hex') }
+}
+
+/** Names of members in a text that is JSON: strings with a colon behind them. */
+const membersWritten = (text: string): number => {
+  let written = 0
+  for (const [, colon] of text.matchAll(/"(?:[^"\\]|\\.)*"\s*(:?)/g)) written += colon === ':' ? 1 : 0
+  return written
+}
+
+const membersOf = (value: unknown): number => {
+  if (typeof value !== 'object' || value === null) return 0
+  const inner: unknown[] = Object.values(value)
+  return inner.reduce<number>((sum, one) => sum + membersOf(one), Array.isArray(value) ? 0 : inner.length)
 }
 
 const hashOf = async (path: string, bytes: number): Promise<string> => {

@@ -2,6 +2,7 @@
  * What a report tells of a revocation beyond its own row: its history, its rules, its receivers' outcomes, what is left; the
  * sessions that it ended are in `revocation-ended.ts`. Reads alone, and each is bounded.
  */
+import { sqlState } from './postgres.ts'
 import type { Database } from './postgres.ts'
 import { countMatching } from './revocation-filter.ts'
 import type { Matching } from './revocation-filter.ts'
@@ -73,9 +74,15 @@ export const readRulesOf = (db: Reads, id: string): Promise<ReportRule[]> =>
 /** Counting further would look at too many entries where all of them have ended. */
 const MOST_REMAINING = 10_000
 
-/** Live sessions that the revocation is to end, counted anew up to a bound. */
+/** Of the pool's own time limit: what takes longer is "at least none". */
+const CANCELLED = '57014'
+
+/** Live sessions that the revocation is to end, counted anew up to a bound of sessions and of time. */
 export const countRemaining = (db: Database, { issuers, reach, filter, exclude, cutoff }: Revocation): Promise<Matching> =>
-  countMatching(db, { issuers, reach, filter, exclude, cutoff }, MOST_REMAINING)
+  countMatching(db, { issuers, reach, filter, exclude, cutoff }, MOST_REMAINING).catch((error: unknown) => {
+    if (sqlState(error) === CANCELLED) return { count: 0, exact: false }
+    throw error
+  })
 
 /** The database's clock, RFC 3339 UTC. */
 export const readClock = async (db: Reads): Promise<string> => {
@@ -89,6 +96,7 @@ export interface OutcomeRow {
   readonly receiverId: string
   /** Null: it was deleted since. */
   readonly type: string | null
+  readonly issuer: string | null
   readonly clientId: string | null
   readonly visible: boolean
   readonly total: string
@@ -105,7 +113,7 @@ export const readOutcomes = (
   { id, after, limit, ...within }: Within & { id: string; after: string; limit: number },
 ): Promise<OutcomeRow[]> =>
   db.$queryRawUnsafe<OutcomeRow[]>(
-    `SELECT o.receiver_id AS "receiverId", r.type::text AS type, r.client_id AS "clientId", coalesce(${WITHIN}, $1::boolean) AS visible,
+    `SELECT o.receiver_id AS "receiverId", r.type::text AS type, r.issuer, r.client_id AS "clientId", coalesce(${WITHIN}, $1::boolean) AS visible,
        o.total::text AS total, o.acknowledged::text AS acknowledged, o.pending::text AS pending, o.failed::text AS failed, o.moot::text AS moot,
        ${wireTime('o.acknowledged_at')} AS "acknowledgedTime"
      FROM revocation_outcomes o LEFT JOIN receivers r ON r.id = o.receiver_id

@@ -54,6 +54,24 @@ const ended = async (change: Partial<Parameters<typeof seedRevocation>[1]> = {})
 }
 
 describe('GET /v1/revocations/{id}/report', () => {
+  it('G9: a user who was told of at one issuer was not told of at another', async () => {
+    const elsewhere = 'https://elsewhere.example'
+    await api.database.sql.query(
+      `INSERT INTO receivers (id, type, url, issuer, client_id, subject) VALUES ('portal-here', 'backchannel_logout', 'https://here.example', $1, 'portal', 'sub'), ('portal-there', 'backchannel_logout', 'https://there.example', $2, 'portal', 'sub')`,
+      [api.issuer.url, elsewhere])
+    const { id } = await ended({
+      sessions: [{ id: 'portal-one', clients: [{ clientId: 'portal' }] }, { id: 'portal-two', issuer: elsewhere, clients: [{ clientId: 'portal' }] }],
+      told: [],
+    })
+    await api.database.sql.query(
+      `INSERT INTO deliveries (receiver_id, session_id, client_id, sid, sub, issuer, moot_at, revocation_id, state, done_at, of_user)
+       VALUES ('portal-here', '', 'portal', $2 || ' u1', 'u1', $1, now(), $2::uuid, 'acknowledged', now(), true)`, [api.issuer.url, id])
+    await api.database.sql.query(
+      `INSERT INTO revocation_outcomes (revocation_id, receiver_id, total, pending, acknowledged, failed, moot) VALUES ($1, 'portal-here', 1, 0, 1, 0, 0)`, [id])
+    const { report } = (await ask(id)).json()
+    expect(report.untold).toEqual([{ clientId: 'portal', why: 'no_receiver', participants: 1 }])
+  })
+
   it('G9: says who asked and why, what ended, who was told and who was not, and when', async () => {
     const { id, one } = await ended()
     await api.database.sql.query(`INSERT INTO dead_uses VALUES ($1, 'session', $2, 7, now(), now())`, [api.issuer.url, one])
@@ -225,6 +243,16 @@ describe('a report’s signature', () => {
     const signed = lines.slice(0, -2).map((line) => `${line}\n`).join('')
     const digest = await crypto.subtle.digest('SHA-256', Buffer.from(signed))
     expect(claims.report.sha256).toBe(Buffer.from(digest).toString('hex'))
+  })
+
+  it('is broken where a document says a thing twice or more than it was signed with', async () => {
+    const { id } = await ended()
+    const { body } = await ask(id)
+    await expect(verify(body.replace('"state":"done"', '"state":"cancelled","state":"done"'))).rejects.toThrow('says a thing twice')
+    await expect(verify(body.replace('{"report":', '{"report":{"state":"cancelled"},"report":'))).rejects.toThrow('says a thing twice')
+    await expect(verify(body.replace('{"report":', '{"report":{"st\\u0061te":"cancelled"},"r\\u0065port":'))).rejects.toThrow('says a thing twice')
+    await expect(verify(body.replace(/\}\s*$/, ',"note":"all receivers were told"}'))).rejects.toThrow('more than a report')
+    expect((await verify(JSON.stringify(JSON.parse(body), null, 2)))[0]).toMatch(/^Verified/)
   })
 
   it('is nobody else’s: a logout token is no report, and a report no token', async () => {

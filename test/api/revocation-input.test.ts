@@ -38,6 +38,8 @@ describe('G12: a bad request changes nothing and is told why', () => {
     ['too many ids', { ...good, filter: { userIds: Array.from({ length: 10_001 }, (_, n) => `${n}`) } }],
     ['no address', { ...good, filter: { ips: ['10.0.0'] } }],
     ['no CIDR', { ...good, filter: { ips: ['10.0.0.0/33'] } }],
+    ['a CIDR with a nought before', { ...good, filter: { ips: ['2001:db8::/064'] } }],
+    ['a CIDR of two noughts', { ...good, filter: { ips: ['::/00'] } }],
     ['an address with a zone', { ...good, filter: { ips: ['fe80::1%eth0'] } }],
     ['no time', { ...good, filter: { bornBefore: 'yesterday' } }],
     ['a time without an offset', { ...good, filter: { bornAfter: '2026-01-01T00:00:00' } }],
@@ -88,6 +90,18 @@ it('G12: whatever is sent, nothing breaks, and what is refused is told in the do
     expect([200, 400]).toContain(answer.statusCode)
     if (answer.statusCode >= 400) expect(answer.json()).toEqual(expect.objectContaining({ code: expect.any(Number), message: expect.any(String) }))
   }), { numRuns: 400 })
+})
+
+it('takes every RFC 3339 time, however far its offset and fine its fraction', async () => {
+  await api.accept({ filter: { userIds: ['somebody'] } })
+  for (const time of ['2026-01-01T00:00:00+20:00', '2026-01-01T00:00:00-23:59', `2026-01-01T00:00:00.${'1'.repeat(200)}Z`]) {
+    for (const name of ['createdFrom', 'createdBefore']) {
+      expect((await api.call('GET', `/v1/revocations?${name}=${encodeURIComponent(time)}`)).statusCode, `${name} ${time}`).toBe(200)
+    }
+    for (const name of ['bornBefore', 'bornAfter']) {
+      expect((await api.post({ ...good, filter: { [name]: time }, validateOnly: true })).statusCode, `${name} ${time}`).toBe(200)
+    }
+  }
 })
 
 it('takes 10,000 ids of a kind', async () => {

@@ -6,7 +6,7 @@ import { errorAnswers } from '../../documented-errors.ts'
 import { pageTokenOf, readPageToken } from '../../page-token.ts'
 import { isRevocationId, viewerOf } from '../../revocation-viewer.ts'
 import { operationAnswer, renderOperation } from '../../revocation-view.ts'
-import { rfc3339 } from '../sessions/session-fields.ts'
+import { instant } from '../sessions/session-fields.ts'
 
 export interface ListRevocationsDeps {
   readonly list: (asked: RevocationsAsked) => Promise<RevocationPage>
@@ -24,8 +24,8 @@ const query = z.object({
   mode: z.enum(['logout', 'revoke']).optional(),
   ticket: plain.optional(),
   actor: plain.optional().describe('The subject of who asked for it'),
-  createdFrom: rfc3339.optional().describe('RFC 3339; accepted then or later'),
-  createdBefore: rfc3339.optional().describe('RFC 3339; accepted before'),
+  createdFrom: instant.optional().describe('RFC 3339; accepted then or later'),
+  createdBefore: instant.optional().describe('RFC 3339; accepted before'),
   pageSize: z.coerce.number().int().min(1).max(MAX_PAGE).default(50),
   pageToken: z.string().max(400).optional(),
 })

@@ -44,7 +44,7 @@ export const rfc3339 = z.iso.datetime({ offset: true }).refine((text) => {
 }, 'must be RFC 3339 between 1970 and 9999')
 
 /** An instant as it is stored: cut to milliseconds, in UTC. */
-const instant = rfc3339.transform((text) => new Date(text).toISOString())
+export const instant = rfc3339.transform((text) => new Date(text).toISOString())
 
 /** When the session and the sign-in came to be. */
 export const birthFields = { creationDate: instant.optional(), authTime: instant.optional() }
