@@ -1,4 +1,6 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { connect } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -13,6 +15,7 @@ let jwks: string
 let responder: string
 beforeAll(async () => {
   api = await startApi()
+  await api.listen()
   folder = await mkdtemp(join(tmpdir(), 'curfew-test-report-'))
   responder = await api.bearer({ sub: 'responder', permissions: ['revocation.read', 'receiver.write'] })
   await api.database.sql.query(
@@ -203,6 +206,44 @@ describe('GET /v1/revocations/{id}/report', () => {
     expect((await ask(id, { as: within, format: 'ndjson' })).body).not.toContain('"receiver":"shop"')
   })
 
+  it('is written for a few readers at once, and whoever leaves makes room', async () => {
+    const { id } = await ended()
+    const { port } = api.app.server.address() as AddressInfo
+    const begin = () => new Promise<{ socket: Socket; status: string }>((resolve) => {
+      const socket = connect(port, '127.0.0.1')
+      socket.write(`GET /v1/revocations/${id}/report HTTP/1.1\r\nhost: x\r\nauthorization: ${responder}\r\n\r\n`)
+      socket.once('data', (chunk: Buffer) => resolve({ socket, status: chunk.toString().slice(9, 12) }))
+    })
+    const holder = await api.database.sql.connect()
+    try {
+      // Whoever reads comes to the sessions, and no further.
+      await holder.query('BEGIN; LOCK TABLE session_events IN ACCESS EXCLUSIVE MODE')
+      const held = await Promise.all([begin(), begin(), begin(), begin()])
+      expect(held.map(({ status }) => status)).toEqual(['200', '200', '200', '200'])
+      expect((await ask(id)).statusCode).toBe(503)
+      for (const { socket } of held) socket.destroy()
+      await expect.poll(async () => (await begin()).status).toBe('200')
+    } finally {
+      await holder.query('ROLLBACK')
+      holder.release()
+    }
+  })
+
+  it('lacks its signature where it breaks off, and the log says why', async () => {
+    const { id } = await ended()
+    const url = `http://127.0.0.1:${(api.app.server.address() as AddressInfo).port}/v1/revocations/${id}/report?format=ndjson`
+    const holder = await api.database.sql.connect()
+    try {
+      await holder.query('BEGIN; LOCK TABLE session_events IN ACCESS EXCLUSIVE MODE')
+      const answer = await fetch(url, { headers: { authorization: responder } })
+      await expect(answer.text()).rejects.toThrow('terminated')
+      expect(api.logged.some((line) => line.includes('"report.broke_off"'))).toBe(true)
+    } finally {
+      await holder.query('ROLLBACK')
+      holder.release()
+    }
+  })
+
   it('G12: refuses a format that it does not know', async () => {
     const { id } = await ended()
     expect((await ask(id, { format: 'pdf' })).statusCode).toBe(400)
@@ -275,7 +316,7 @@ describe('a report’s signature', () => {
     await writeFile(join(folder, 'none.json'), 'no keys')
     await expect(verifyReport(file, { jwks: join(folder, 'none.json'), curfewUrl: null })).rejects.toThrow('is no JWKS')
     await expect(verifyReport(join(folder, 'none.json'), { jwks, curfewUrl: null })).rejects.toThrow('no report')
-    const url = `http://127.0.0.1:${await api.listen()}`
+    const url = `http://127.0.0.1:${(api.app.server.address() as AddressInfo).port}`
     expect((await verifyReport(file, { curfewUrl: url, issuer: api.issuer.url }))[0]).toMatch(/^Verified/)
     expect(await readFile(file, 'utf8')).toContain('signature')
   })

@@ -1,5 +1,6 @@
 /** What the README tells a responder to type, typed. */
-import { execFile } from 'node:child_process'
+import { execFile, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -14,6 +15,8 @@ import type { TestReceiver } from '../harness/receiver.ts'
 
 const project = fileURLToPath(new URL('../..', import.meta.url))
 const LONG_MS = 120_000
+/** util-linux's `script` runs a command on a terminal of its own. */
+const hasScript = /util-linux/.test(spawnSync('script', ['--version'], { encoding: 'utf8' }).stdout ?? '')
 
 describe('the README’s commands for many sessions', () => {
   let cluster: Cluster
@@ -70,5 +73,22 @@ describe('the README’s commands for many sessions', () => {
     expect(await live('o2')).toEqual(['break-glass'])
     expect(shop.requests).toHaveLength(6)
     expect(await readFile(join(folder, 'report.csv'), 'utf8')).toMatch(/^record,name,value,[\s\S]*fact,sessions\.terminated,3\r\n[\s\S]*\r\nsignature,,eyJ/)
+  }, LONG_MS)
+
+  it.skipIf(!hasScript)('ask a person at a terminal for the number, and draw how far it is', async () => {
+    await cluster.live(7, { resourceOwner: 'o3' })
+    const child = spawn('script', ['-qfec', 'npx curfew revoke --org o3 --reason INC-1 --watch', '/dev/null'], {
+      cwd: folder, env: { ...environment, TERM: 'xterm' }, stdio: ['pipe', 'pipe', 'inherit'],
+    })
+    let screen = ''
+    child.stdout.on('data', (chunk: Buffer) => {
+      screen += chunk.toString('utf8')
+      if (/type 7: (\u001b\[\d+G)?$/.test(screen)) child.stdin.write('7\r')
+    })
+    const [code] = (await once(child, 'close')) as [number]
+    expect(code).toBe(0)
+    expect(screen).toContain('\r\u001b[2K[########################] 100 %  7 ended')
+    expect(screen).toMatch(/\u001b\[2Kdone, 7 sessions ended, [^\r]*\r\n$/)
+    expect(await live('o3')).toEqual([])
   }, LONG_MS)
 })

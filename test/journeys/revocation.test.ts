@@ -2,7 +2,7 @@
  * An incident, end to end: a responder at a command line, an API process, a worker process, receivers that answer and one
  * that does not, and at the end a report that somebody else can check.
  */
-import { spawn, spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -17,7 +17,6 @@ import type { TestReceiver } from '../harness/receiver.ts'
 import { redisMissing } from '../harness/redis.ts'
 
 const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
-const hasScript = /util-linux/.test(spawnSync('script', ['--version'], { encoding: 'utf8' }).stdout ?? '')
 const SESSIONS = 1_200
 /** A dozen commands, each a process that starts; on a busy machine more than a second each. */
 const LONG_MS = 120_000
@@ -119,23 +118,6 @@ describe.each(['redis', 'postgres'] as const)('ending every session of an organi
       wiki.always(answer(200))
       expect(await curfew('revocations', 'redeliver', id)).toEqual({ code: 0, out: '11 deliveries are sent again.\n', err: '' })
       expect((await curfew('revocations', 'watch', id, '--until-told')).out).toMatch(/1,187 of 1,187 receivers' messages acknowledged\n$/)
-    }, LONG_MS)
-
-    // util-linux's `script` runs a command on a terminal of its own.
-    it.runIf(kind === 'postgres' && hasScript)('asks a person at a terminal, and draws how far it is', async () => {
-      await seed('asked', 7, `'shop'`)
-      const command = [process.execPath, cli, 'revoke', '--org', 'asked', '--reason', 'x', '--watch'].join(' ')
-      const child = spawn('script', ['-qfec', command, '/dev/null'], { cwd: folder, env: { ...environment, TERM: 'xterm' }, stdio: ['pipe', 'pipe', 'inherit'] })
-      let screen = ''
-      child.stdout.on('data', (chunk: Buffer) => {
-        screen += chunk.toString('utf8')
-        if (/type 7: (\u001b\[\d+G)?$/.test(screen)) child.stdin.write('7\r')
-      })
-      const [code] = (await once(child, 'close')) as [number]
-      expect(code).toBe(0)
-      expect(screen).toContain('\r\u001b[2K[########################] 100 %  7 ended')
-      expect(screen).toMatch(/\u001b\[2Kdone, 7 sessions ended, [^\r]*\r\n$/)
-      expect(await live('asked')).toEqual([])
     }, LONG_MS)
 
     it('is steered', async () => {
