@@ -1,6 +1,7 @@
 /**
  * Follows the stream over HTTP, for those without Curfew's Redis: `GET /v1/stream/snapshot`, then server-sent events.
- * The token needs `session.read` for the instance. A position that the server no longer serves leads to a new snapshot.
+ * The token needs `session.read` for the instance. A position that the server no longer serves leads to a new snapshot, of
+ * what came since: many guards that need one at once must not wait for each other's millions.
  */
 import { eventsOf, linesOf } from './lines.ts'
 import type { Sink, Source } from './source.ts'
@@ -62,6 +63,8 @@ export const createHttpSource = ({ url, token }: HttpSourceOptions): Source => {
   const base = url.replace(/\/+$/, '')
   /** Up to here nothing was missed, for certain; null: a snapshot is needed. */
   let position: string | null = null
+  /** Everything committed up to here is known, by `performance.now()`: a new snapshot need not begin before. */
+  let knownMs: number | null = null
 
   const ask = async (path: string, signal: AbortSignal, init: { accept: string; body?: string }): Promise<Response> => {
     const bearer = typeof token === 'string' ? token : await orAborted(token(), signal)
@@ -76,11 +79,17 @@ export const createHttpSource = ({ url, token }: HttpSourceOptions): Source => {
     throw new Error(`${path.split('?', 1)[0]} answered ${response.status}: ${(await response.text()).slice(0, 200)}`)
   }
 
+  const fresh = (sink: Sink, asOfMs: number): void => {
+    if (!Number.isFinite(asOfMs)) return
+    knownMs = Math.max(knownMs ?? asOfMs, asOfMs)
+    sink.fresh(asOfMs)
+  }
+
   const snapshot = async (sink: Sink, signal: AbortSignal): Promise<void> => {
     const watched = watch(signal)
     try {
       const askedMs = performance.now()
-      const { body } = await ask('/v1/stream/snapshot', watched.signal, { accept: 'application/x-ndjson' })
+      const { body } = await ask(`/v1/stream/snapshot${knownMs === null ? '' : `?known=${Math.ceil(askedMs - knownMs)}`}`, watched.signal, { accept: 'application/x-ndjson' })
       let head: SnapshotHead | null = null
       let isWhole = false
       if (body !== null) for await (const line of linesOf(body)) {
@@ -93,7 +102,7 @@ export const createHttpSource = ({ url, token }: HttpSourceOptions): Source => {
       }
       if (head === null || !isWhole) throw new Error('The snapshot was broken off')
       position = head.position
-      sink.fresh(askedMs - head.lagMs)
+      fresh(sink, askedMs - head.lagMs)
     } finally {
       watched.end()
     }
@@ -122,7 +131,7 @@ export const createHttpSource = ({ url, token }: HttpSourceOptions): Source => {
           const told = JSON.parse(data) as FreshOnTheWire
           if (told.entries !== entries) throw new Error('Entries of the stream were lost on the way')
           position = seen
-          sink.fresh(clock(told.atMs) - told.lagMs)
+          fresh(sink, clock(told.atMs) - told.lagMs)
         } else if (event === 'reset') {
           position = null
           return

@@ -26,7 +26,7 @@ import { deleteReceiver, getReceiver, listReceivers, putReceiver } from '../stor
 import { redeliverAll, redeliverOne } from '../store/redelivery.ts'
 import { createReportReads } from '../store/revocation-report.ts'
 import { createSessionStore } from '../store/sessions.ts'
-import { givePositions, readEntries, readHead, readTombstones } from '../store/stream.ts'
+import { givePositions, readEntries, readHead, readRetold, readTombstones } from '../store/stream.ts'
 import { readTerminated } from '../store/terminations.ts'
 import { rotateSecret } from '../store/webhook-secrets.ts'
 import { remoteChannels } from './ground.ts'
@@ -120,7 +120,9 @@ export const createApiRole = (ground: Ground, ready: () => Promise<Readiness>) =
       readHead: () => readHead(reads),
       givePositions: () => givePositions(reads),
       readEntries: (asked) => readEntries(reads, { ...asked, maxTokenLifetimeSeconds }),
-      readTombstones: ({ before }) => readTombstones(reads, { before, sinceMs: Date.now() - livesMs, maxTokenLifetimeSeconds }),
+      readTombstones: ({ before, sinceMsAgo }) =>
+        readTombstones(reads, { before, sinceMs: Date.now() - Math.min(livesMs, sinceMsAgo ?? livesMs), maxTokenLifetimeSeconds }),
+      readRetold: () => readRetold(reads, { maxTokenLifetimeSeconds }),
       readRulesAfter: (asked) => readRulesAfter(reads, asked),
       log,
     },

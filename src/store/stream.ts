@@ -157,6 +157,17 @@ export const readTombstones = async (
   return { ended: JSON.parse(row.ended) as EndedOnTheWire[], next: row.last ? null : row.next, newest: row.newest }
 }
 
+// Some hundred thousand narrow rows at most, and read for few.
+const RETOLD = `
+WITH told AS MATERIALIZED (
+  SELECT commit_id AS id FROM stream_entries GROUP BY commit_id HAVING count(*) > 1 ORDER BY commit_id DESC LIMIT ${COMMITS_AT_ONCE}
+), ended AS (${ENDED('told', '$1')})
+SELECT issuer, array_agg(id) AS "sessionIds", array_agg(expires_ms) AS "expiresMs" FROM ended GROUP BY issuer`
+
+/** What commits ended that came on the stream again, because a participant became known by another sid after them. */
+export const readRetold = (db: Database, { maxTokenLifetimeSeconds }: { maxTokenLifetimeSeconds: number }): Promise<EndedOnTheWire[]> =>
+  db.$queryRawUnsafe<EndedOnTheWire[]>(RETOLD, maxTokenLifetimeSeconds)
+
 // Ids and times are given together, so among the lowest hundred is the oldest, but for the width of a time slice.
 const ENFORCED = `
 SELECT (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS "nowMs",

@@ -36,7 +36,7 @@ import { redeliverAll, redeliverOne } from '../../src/store/redelivery.ts'
 import { createReportReads } from '../../src/store/revocation-report.ts'
 import { createSessionStore } from '../../src/store/sessions.ts'
 import { rotateSecret } from '../../src/store/webhook-secrets.ts'
-import { givePositions, readEntries, readHead, readTombstones } from '../../src/store/stream.ts'
+import { givePositions, readEntries, readHead, readRetold, readTombstones } from '../../src/store/stream.ts'
 import { createRevocationService } from '../../src/service/revocation-service.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import { createTerminate } from '../../src/termination/terminate.ts'
@@ -171,7 +171,8 @@ export const startApi = async (
       readHead: () => readHead(db),
       givePositions: () => givePositions(db),
       readEntries: (asked) => readEntries(db, { ...asked, maxTokenLifetimeSeconds: 3_600 }),
-      readTombstones: ({ before }) => readTombstones(db, { before, sinceMs: 0, maxTokenLifetimeSeconds: 3_600 }),
+      readTombstones: ({ before, sinceMsAgo }) => readTombstones(db, { before, sinceMs: sinceMsAgo === null ? 0 : Date.now() - sinceMsAgo, maxTokenLifetimeSeconds: 3_600 }),
+      readRetold: () => readRetold(db, { maxTokenLifetimeSeconds: 3_600 }),
       readRulesAfter: (asked) => readRulesAfter(db, asked),
       log,
     },

@@ -3,10 +3,11 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, expect, it, vi } from 'vitest'
+import { createGuard } from '../../src/client/index.ts'
 import { eventsOf } from '../../src/client/lines.ts'
 import type { EntryOnTheWire, FreshOnTheWire } from '../../src/client/wire.ts'
 import { readRulesAfter } from '../../src/store/cutoff-rules.ts'
-import { givePositions, readEntries, readHead, readTombstones } from '../../src/store/stream.ts'
+import { givePositions, readEntries, readHead, readRetold, readTombstones } from '../../src/store/stream.ts'
 import { terminateSessions } from '../../src/store/terminations.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import { command } from '../harness/seed.ts'
@@ -29,7 +30,8 @@ beforeAll(async () => {
         },
         givePositions: () => givePositions(api.db),
         readEntries: (asked) => readEntries(api.db, { ...asked, maxTokenLifetimeSeconds: 3_600 }),
-        readTombstones: ({ before }) => readTombstones(api.db, { before, sinceMs: 0, maxTokenLifetimeSeconds: 3_600 }),
+        readTombstones: ({ before, sinceMsAgo }) => readTombstones(api.db, { before, sinceMs: sinceMsAgo === null ? 0 : Date.now() - sinceMsAgo, maxTokenLifetimeSeconds: 3_600 }),
+        readRetold: () => readRetold(api.db, { maxTokenLifetimeSeconds: 3_600 }),
         readRulesAfter: (asked) => readRulesAfter(api.db, asked),
         log: createTelemetry({ level: 'silent' }).log,
       },
@@ -38,7 +40,11 @@ beforeAll(async () => {
   authorization = await api.bearer({ permissions: ['session.read'] })
   base = `http://127.0.0.1:${await api.listen()}`
 })
-afterAll(() => api.close())
+afterAll(async () => {
+  // A connection that was made and never used is not idle to Node; the service cuts those too.
+  api.app.server.closeAllConnections()
+  await api.close()
+})
 beforeEach(() => api.database.sql.query('TRUNCATE sessions, session_clients, session_events, commits, cutoff_rules, stream_entries'))
 
 const get = (path: string, headers: Record<string, string> = {}) => fetch(`${base}${path}`, { headers: { authorization, ...headers } })
@@ -77,6 +83,37 @@ it('says something for each page of a snapshot, so that a long walk through what
     UPDATE sessions SET expires_at = now() - interval '2 hours', terminated_at = now() - interval '2 hours'; ALTER TABLE sessions ENABLE TRIGGER USER`)
   const lines = (await (await get('/v1/stream/snapshot')).text()).split('\n')
   expect(lines.slice(1)).toEqual(['', '{"done":true}', ''])
+})
+
+it('tells who knows nearly all already only what came since, the late sids of what is older among it', async () => {
+  const [old = '', late = ''] = [...(await end(1)), ...(await end(1))]
+  const writer = await api.bearer({ permissions: ['session.write'] })
+  await fetch(`${base}/v1/sessions/${late}/clients/app`, { method: 'PUT', headers: { authorization: writer }, body: JSON.stringify({ sid: 'late' }) })
+  // A page of commits is told whole, and the last page too: more than two pages lie between.
+  await api.database.sql.query(`INSERT INTO commits (sessions) SELECT 0 FROM generate_series(1, 1100)`)
+  await api.database.sql.query(`UPDATE commits SET committed_at = committed_at - interval '1 hour'`)
+  const [id = ''] = await end(1)
+  const idsIn = async (query: string) =>
+    (await (await get(`/v1/stream/snapshot${query}`)).text()).trim().split('\n').slice(1, -1).filter((line) => line !== '').flatMap((line) => idsOf(JSON.parse(line) as EntryOnTheWire))
+  expect((await idsIn('')).toSorted()).toEqual([old, late, 'late', id].toSorted())
+  expect((await idsIn('?known=7200000')).filter((one) => one === old)).toEqual([old])
+  expect(new Set(await idsIn('?known=1000'))).toEqual(new Set([id, late, 'late']))
+  expect((await get('/v1/stream/snapshot?known=-1')).status).toBe(400)
+})
+
+it('goes on telling a guard when the epoch is another: what it knew it knows, and what comes it learns', async () => {
+  const guard = await createGuard({ url: base, token: authorization.split(' ')[1] ?? '', startWithinMs: 5_000 })
+  const check = (sessionId: string) => guard.check({ issuer: api.issuer.url, sessionId })
+  const [before = ''] = await end(1)
+  await vi.waitUntil(() => check(before) === 'terminated', { timeout: 10_000, interval: 5 })
+  await api.database.sql.query(`
+    BEGIN; CREATE TABLE anew (LIKE stream_entries INCLUDING ALL); ALTER SEQUENCE stream_position_seq OWNED BY NONE; ALTER SEQUENCE stream_entries_id_seq OWNED BY NONE;
+    DROP TABLE stream_entries; ALTER TABLE anew RENAME TO stream_entries; COMMIT`)
+  const [after = ''] = await end(1)
+  await vi.waitUntil(() => check(after) === 'terminated', { timeout: 15_000, interval: 5 })
+  expect(check(before)).toBe('terminated')
+  await vi.waitUntil(() => guard.staleMs < 2_000, { timeout: 15_000, interval: 20 })
+  await guard.close()
 })
 
 it('cuts long entries and pages, and who comes back in the middle of one is told all of it', async () => {

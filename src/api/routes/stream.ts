@@ -10,7 +10,7 @@ import type { FastifyInstance, FastifyReply } from 'fastify'
 import { z } from 'zod'
 import { requireInstance } from '../../auth/caller.ts'
 import { piecesOf, rulePieces, weightOf } from '../../channels/stream-pieces.ts'
-import type { ClockOnTheWire, FreshOnTheWire, SnapshotEnd, SnapshotHead, TailOnTheWire } from '../../client/wire.ts'
+import type { ClockOnTheWire, EndedOnTheWire, FreshOnTheWire, SnapshotEnd, SnapshotHead, TailOnTheWire } from '../../client/wire.ts'
 import { CurfewError } from '../../errors.ts'
 import { ruleOnTheWire } from '../../store/stream.ts'
 import type { TombstonePage } from '../../store/stream.ts'
@@ -22,8 +22,10 @@ import { createStreamFeed } from '../stream-feed.ts'
 import type { Step, StreamReads } from '../stream-feed.ts'
 
 export interface StreamRoutesDeps extends StreamReads {
-  /** As far back as anything can still live. */
-  readonly readTombstones: (asked: { before: string | null }) => Promise<TombstonePage>
+  /** As far back as anything can still live, or as what was committed so long ago. */
+  readonly readTombstones: (asked: { before: string | null; sinceMsAgo: number | null }) => Promise<TombstonePage>
+  /** Whatever of older commits was told again since. */
+  readonly readRetold: () => Promise<readonly EndedOnTheWire[]>
   /** Throws where the session of the caller's own token has ended. */
   readonly refuseDeadToken: (caller: Caller) => void | Promise<void>
 }
@@ -33,12 +35,16 @@ const SNAPSHOTS_AT_ONCE = 4
 /** A connection ends after so long, so that its token is checked anew. Half of it is chance: not all come back at once. */
 const CONNECTION_MS = 300_000
 const MAX_WAIT_SECONDS = 30
+/** A hundred years. */
+const MAX_KNOWN_MS = 3_155_760_000_000
 /** Long enough to see all that is committed, also where nothing is waited for. */
 const LOOK_MS = 500
 /** Entries of one long poll, and what they hold together: some megabytes. One entry is never cut. */
 const ENTRIES_PER_POLL = 100
 const WEIGHT_PER_POLL = 20_000
 const RULES_AT_ONCE = 500
+/** Longer than a commit's transaction can last, and than clocks differ. */
+const KNOWN_MARGIN_MS = 120_000
 
 const entryShape = z.object({
   ended: z.array(z.object({ issuer: z.string(), sessionIds: z.array(z.string()), expiresMs: z.array(z.number()) })).optional(),
@@ -77,7 +83,8 @@ export const streamRoutes = async (app: FastifyInstance, deps: StreamRoutesDeps)
     reply.header('content-type', type).header('x-accel-buffering', 'no').send(Readable.from(text, { objectMode: false }))
 
   /** Everything in force when its head was read, and some of what came after. */
-  async function* snapshot(head: StreamCursor): AsyncGenerator<string> {
+  async function* snapshot(head: StreamCursor, knownMs: number | null): AsyncGenerator<string> {
+    const sinceMsAgo = knownMs === null ? null : knownMs + KNOWN_MARGIN_MS
     yield line({ position: cursorText(head), lagMs: 0 } satisfies SnapshotHead)
     for (let after = 0n; ; ) {
       const rules = await deps.readRulesAfter({ after, limit: RULES_AT_ONCE })
@@ -87,12 +94,13 @@ export const streamRoutes = async (app: FastifyInstance, deps: StreamRoutesDeps)
     }
     let before: string | null = null
     do {
-      const page: TombstonePage = await deps.readTombstones({ before })
+      const page: TombstonePage = await deps.readTombstones({ before, sinceMsAgo })
       // An empty line for an empty page: who reads takes long silence for a lost connection.
       if (page.ended.length === 0 && page.next !== null) yield '\n'
       if (page.ended.length > 0) for (const piece of piecesOf({ ended: page.ended })) yield line(piece)
       before = page.next
     } while (before !== null)
+    if (sinceMsAgo !== null) for (const piece of piecesOf({ ended: await deps.readRetold() })) yield line(piece)
     yield line({ done: true } satisfies SnapshotEnd)
   }
 
@@ -147,11 +155,12 @@ export const streamRoutes = async (app: FastifyInstance, deps: StreamRoutesDeps)
     return { position: cursorText(cursor), entries }
   }
 
-  app.get('/v1/stream/snapshot', {
+  app.get<{ Querystring: { known?: number } }>('/v1/stream/snapshot', {
     schema: {
       tags: ['stream'],
       summary: 'All ended sessions and cutoff rules in force',
-      description: 'Permission `session.read` for the instance. JSON lines: first `{position, lagMs}`, then entries as on the stream, last `{done: true}`; empty lines in between say nothing.',
+      description: 'Permission `session.read` for the instance. JSON lines: first `{position, lagMs}`, then entries as on the stream, last `{done: true}`; empty lines in between say nothing. Whoever knows already all that was committed until `known` milliseconds ago is told the rules and what came since.',
+      querystring: z.object({ known: z.coerce.number().int().min(0).max(MAX_KNOWN_MS).optional() }),
       response: {
         200: z.string().meta({ description: 'application/x-ndjson' }),
         ...errorAnswers('permission_denied'),
@@ -162,7 +171,7 @@ export const streamRoutes = async (app: FastifyInstance, deps: StreamRoutesDeps)
       if (snapshots >= SNAPSHOTS_AT_ONCE) throw new CurfewError('overloaded')
       snapshots += 1
       whenOver(reply, () => { snapshots -= 1 })
-      return send(reply, 'application/x-ndjson', snapshot(await deps.readHead()))
+      return send(reply, 'application/x-ndjson', snapshot(await deps.readHead(), request.query.known ?? null))
     },
   })
 
