@@ -31,13 +31,19 @@ describe('reading a backlog', () => {
     return rows[0]?.read ?? 0
   }
 
-  it('costs each slice a slice, also by a plan from when there was no backlog, and meets each delivery once', async () => {
-    const read = (after: DrainCursor | null) => readDue(db, { receiverId: 'behind', inHand: [], after, limit: SLICE, ofRevocations: { inHand: [], after: null, limit: 10 }, forWebhook: false })
+  it.each([
+    ['of log-outs', null],
+    ['of a revocation', '018f62b9-90c1-7d3c-8d51-3f0f5a7f0f11'],
+  ])('costs each slice a slice, also by a plan from when there was no backlog, and meets each delivery once: %s', async (_, revocation) => {
+    await ground.sql.query('TRUNCATE deliveries')
+    const line = (after: DrainCursor | null, own: boolean) => ({ inHand: [], after: own ? after : null, limit: SLICE })
+    const read = (after: DrainCursor | null) =>
+      readDue(db, { receiverId: 'behind', ...line(after, revocation === null), ofRevocations: line(after, revocation !== null), forWebhook: false })
     // Postgres keeps the plan that it makes here.
     expect(await read(null)).toEqual([])
     await ground.sql.query(
-      `INSERT INTO deliveries (receiver_id, session_id, client_id, sid, sub, issuer, moot_at)
-       SELECT 'behind', 's' || n, 'app', 's' || n, 'u', $2, now() + interval '1 d' FROM generate_series(1, $1::int) n`, [BACKLOG, ISSUER])
+      `INSERT INTO deliveries (receiver_id, session_id, client_id, sid, sub, issuer, moot_at, revocation_id)
+       SELECT 'behind', 's' || n, 'app', 's' || n, 'u', $2, now() + interval '1 d', $3 FROM generate_series(1, $1::int) n`, [BACKLOG, ISSUER, revocation])
     const before = await entriesRead()
     const seen = new Set<string>()
     let after: DrainCursor | null = null
