@@ -90,12 +90,15 @@ export const createRouteRevocations = (deps: {
   const handOnAll = async (): Promise<void> => {
     for (;;) {
       const all = new Set<Came>()
+      const failed: unknown[] = []
       let id = await nextToHandOn(db, BEFORE_ALL_REVOCATIONS)
       while (id !== null && !stopped()) {
-        all.add(await handOn(id))
+        // One that fails, perhaps each time, holds up none of those after it.
+        await handOn(id).then((came) => all.add(came), (error: unknown) => failed.push(error))
         id = await nextToHandOn(db, id)
       }
       if (stopped()) return
+      if (failed.length > 0 && !all.has('more')) throw failed[0]
       if (all.has('more')) continue
       if (!all.has('busy')) return
       await wait(BUSY_MS)

@@ -18,6 +18,8 @@ import type { Ground, Part } from './ground.ts'
 
 /** A chunk of a revocation takes a tenth of a second; longer where Postgres is busy, and nobody waits for it. */
 const BULK_STATEMENT_MS = 30_000
+/** At least: three chunks at once, a proof that waits for its turn, and the router. */
+const BULK_CONNECTIONS = 5
 
 /** Commits batches, plans deliveries, delivers, and looks after what was missed. */
 export const createWorkerRole = ({ config, telemetry, backend, producer, database, stopping, router, terminate, enforcement, stream, signer, secrets }: Ground): Part[] => {
@@ -27,9 +29,6 @@ export const createWorkerRole = ({ config, telemetry, backend, producer, databas
   const route = createRoute({ db: background, wakeReceiver, ...config.sessions, signal: stopping })
   const routeSoon = createRouteSoon({ route, log })
   router.wake = routeSoon.wake
-  // Beside the router of log-outs, so that none of those waits for it.
-  const routeRevocations = createRouteRevocations({ db: background, wakeReceiver, ...config.sessions, signal: stopping })
-  const revocationsSoon = createRouteSoon({ route: routeRevocations, log })
   const deliver = createDeliver({
     db: background,
     channels: remoteChannels({ signer, secrets }),
@@ -39,8 +38,11 @@ export const createWorkerRole = ({ config, telemetry, backend, producer, databas
   })
   const { maxLifetimeSeconds: maxSessionLifetimeSeconds, maxTokenLifetimeSeconds } = config.sessions
   const keepStream = createKeepStream({ db: background, stream, maxSessionLifetimeSeconds, maxTokenLifetimeSeconds, log })
-  const bulk = database('bulk', { statementTimeoutMs: BULK_STATEMENT_MS })
-  const pace = createPace({ readInteractiveAge: () => readInteractiveAge(bulk) })
+  const bulk = database('bulk', { statementTimeoutMs: BULK_STATEMENT_MS, max: Math.max(BULK_CONNECTIONS, config.database.poolSize) })
+  // Beside the router of log-outs, so that none of those waits for it; one chunk may concern very many participants.
+  const routeRevocations = createRouteRevocations({ db: bulk, wakeReceiver, ...config.sessions, signal: stopping })
+  const revocationsSoon = createRouteSoon({ route: routeRevocations, log })
+  const pace = createPace({ readInteractiveAge: () => readInteractiveAge(background) })
   const revoke = createRevoke({
     db: bulk,
     pace,

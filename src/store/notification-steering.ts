@@ -43,7 +43,9 @@ SELECT (SELECT count(*) = ${AT_ONCE} FROM seen) AS more, (SELECT max(id) FROM se
 
 const STEPS = { paused: stepOf('paused'), running: stepOf('running'), cancelled: stepOf('cancelled') }
 
-const APPLIED = 'UPDATE revocation_notifications SET applied = $2::text::notification_state WHERE revocation_id = $1::text::uuid'
+// Once all are held nobody has a place in the line any more: those who are resumed begin it anew.
+const APPLIED = `UPDATE revocation_notifications SET applied = $2::text::notification_state, paced_to = CASE WHEN $2 = 'paused' THEN NULL ELSE paced_to END
+WHERE revocation_id = $1::text::uuid`
 
 export interface SteeringStep {
   /** False at the end of the pass. */

@@ -7,9 +7,11 @@ import type { Database } from './postgres.ts'
 /** Revocations that one look takes up; each is at work with its first statement by the next. */
 const AT_ONCE = 200
 
-/** Ids of revocations that run, the oldest first. Relies on revocations_running. */
-export const readRunning = async (db: Database): Promise<string[]> => {
-  const rows = await db.$queryRawUnsafe<{ id: string }[]>(`SELECT id::text AS id FROM revocations WHERE state = 'running' ORDER BY id LIMIT ${AT_ONCE}`)
+/** Ids of revocations that run, the oldest first, without those that are in hand already. Relies on revocations_running. */
+export const readRunning = async (db: Database, inHand: readonly string[]): Promise<string[]> => {
+  const rows = await db.$queryRawUnsafe<{ id: string }[]>(
+    `SELECT id::text AS id FROM revocations WHERE state = 'running' AND id::text <> ALL($1::text[]) ORDER BY id LIMIT ${AT_ONCE}`, inHand,
+  )
   return rows.map(({ id }) => id)
 }
 

@@ -53,6 +53,8 @@ const look = async (
 
 /** Longer than any walk takes; a snapshot that is held longer keeps too much from being vacuumed. */
 const TRANSACTION_MS = 3_600_000
+/** Between two statements others may go first, many of them. */
+const IDLE_MS = 60_000
 
 export interface ProofAsked {
   readonly revocationId: string
@@ -62,15 +64,29 @@ export interface ProofAsked {
   readonly most: () => number
   /** Each statement is run by this, which may let others go first; false stops the proof. */
   readonly turn: (work: () => Promise<void>) => Promise<boolean>
+  /** Runs what holds a connection while it waits for turns: one in each process, so that those whose turn it is find one. */
+  readonly alone: <T>(work: () => Promise<T>) => Promise<T>
 }
 
 /**
- * Says whether no live session is left that the scope means, in one snapshot and many statements. Undefined: another
- * process is at it, or it was stopped.
+ * Says whether no live session is left that the scope means, in one snapshot. Undefined: another process is at it, or it
+ * was stopped. What one statement can look at needs no transaction: very many small ones hold no connection while they wait.
  */
-export const isNoneLeft = (db: Database, { revocationId, scope, walk, most, turn }: ProofAsked): Promise<boolean | undefined> =>
+export const isNoneLeft = async (db: Database, asked: ProofAsked): Promise<boolean | undefined> => {
+  const { scope, walk, most, turn, alone } = asked
+  let answer: boolean | undefined
+  const goesOn = await turn(async () => {
+    const entriesAtMost = most()
+    const { left, entries } = await look(db, { scope, walk, most: entriesAtMost, after: [] })
+    if (left || entries < entriesAtMost) answer = !left
+  })
+  return answer === undefined && goesOn ? alone(() => isNoneLeftOfMany(db, asked)) : answer
+}
+
+const isNoneLeftOfMany = (db: Database, { revocationId, scope, walk, most, turn }: ProofAsked): Promise<boolean | undefined> =>
   db.$transaction(
     async (tx) => {
+      await tx.$queryRawUnsafe(`SET LOCAL idle_in_transaction_session_timeout = ${IDLE_MS}`)
       const [lock] = await tx.$queryRawUnsafe<{ got: boolean }[]>(
         `SELECT pg_try_advisory_xact_lock(hashtext('curfew proof'), hashtext($1)) AS got`, revocationId,
       )

@@ -25,6 +25,9 @@ const COMMITS_AT_ONCE = 200
 /** Events planned by one statement, where single commits are smaller: a tenth of a second; larger claims are hardly faster. */
 const EVENTS_AT_ONCE = 2_500
 
+/** One commit is planned whole, however many it concerns: as long as a statement of the pool may take. */
+const TRANSACTION_MS = 30_000
+
 /** Longer than a registration can take: its statements end after three, and a transaction that idles after five. */
 const REGISTERING_SECONDS = 10
 
@@ -135,4 +138,4 @@ export const routeRevocation = (
     const [row] = await tx.$queryRawUnsafe<Routed[]>(held.paced ? ROUTE_PACED : ROUTE, maxTokenLifetimeSeconds, revocationId)
     if (row === undefined) throw new Error('Routing returned no row')
     return row
-  })
+  }, { timeout: TRANSACTION_MS })

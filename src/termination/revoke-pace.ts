@@ -42,7 +42,8 @@ export const createPace = (deps: { readInteractiveAge: () => Promise<number | nu
     looking ??= readInteractiveAge()
       .then((ageMs) => {
         lookedMs = elapsed()
-        if (ageMs !== null) seenMs = Math.max(seenMs, lookedMs - ageMs)
+        // Older than nothing: where the database's clock went back.
+        if (ageMs !== null) seenMs = Math.max(seenMs, lookedMs - Math.max(0, ageMs))
       })
       .finally(() => {
         looking = null

@@ -145,9 +145,22 @@ describe('notifications of a revocation', () => {
     await ground.sql.query(`UPDATE deliveries SET created_at = now() - interval '2 days' WHERE revocation_id = $1`, [revocation])
     await steer(revocation, 'running')
     await routeAll()
-    expect((await seconds(revocation)).map(Math.round)).toEqual([0, 1, 2])
+    expect((await seconds(revocation)).map((after) => Math.round(after) + 0)).toEqual([0, 1, 2])
     await record('resumed', { afterMs: 10_000 })
     expect(await summary(revocation)).toEqual({ due: 3 })
+  })
+
+  it('come in line from now on where they are resumed, not behind the places that they had', async () => {
+    const revocation = await begin('again', 30, { deliveriesPerSecond: 1 })
+    await routeAll()
+    expect((await seconds(revocation)).at(-1)).toBeGreaterThan(25)
+    for (const to of ['paused', 'running', 'paused', 'running']) {
+      await steer(revocation, to)
+      await routeAll()
+    }
+    const due = await seconds(revocation)
+    expect(due[0]).toBeLessThan(1)
+    expect(due.map((after) => Math.round(after - (due[0] ?? 0)))).toEqual(Array.from({ length: 30 }, (_, at) => at))
   })
 
   it('leave who waits for the end waiting, paused or resumed', async () => {

@@ -103,6 +103,25 @@ describe('routing what revocations ended', () => {
     expect(await outcomesOf(ground.sql, revocation)).toMatchObject([{ receiver_id: 'crash', total: 2, pending: 2 }])
   })
 
+  it('G7: a revocation that cannot be handed on holds up no other', async () => {
+    await ground.put('stuck', { url, clientId: 'stuck' })
+    const [stuck, other] = [await seedRevocation(ground.sql, { id: '00000000-0000-4000-8000-00000000000a' }), await seedRevocation(ground.sql)]
+    const [first = '', second = '', third = ''] = await sessions('stuck', 3)
+    await endByRevocation(ground.sql, stuck, [first])
+    await routeAll()
+    await endByRevocation(ground.sql, stuck, [second])
+    await endByRevocation(ground.sql, other, [third])
+    const blocker = await ground.sql.connect()
+    await blocker.query('BEGIN')
+    await blocker.query('SELECT FROM revocation_outcomes WHERE revocation_id = $1 FOR UPDATE', [stuck])
+    await expect(routeAll()).rejects.toThrow()
+    expect(await outcomesOf(ground.sql, other)).toMatchObject([{ receiver_id: 'stuck', total: 1 }])
+    await blocker.query('ROLLBACK')
+    blocker.release()
+    await routeAll()
+    expect(await outcomesOf(ground.sql, stuck)).toMatchObject([{ receiver_id: 'stuck', total: 2 }])
+  })
+
   it('counts what a deleted receiver was not told as moot', async () => {
     await ground.put('gone', { url, clientId: 'gone' })
     const revocation = await seedRevocation(ground.sql)
