@@ -57,6 +57,22 @@ const ended = async (change: Partial<Parameters<typeof seedRevocation>[1]> = {})
 }
 
 describe('GET /v1/revocations/{id}/report', () => {
+  it('callers of organizations leave room for those of the instance', async () => {
+    const { id } = await ended({ organizations: ['o1'] })
+    const tenant = await api.bearer({ sub: 'tenant', permissions: ['revocation.read'], org: 'o1' })
+    const holder = await api.database.sql.connect()
+    await holder.query('BEGIN; LOCK TABLE revocation_events')
+    const three = [1, 2, 3].map(() => ask(id, { as: tenant }))
+    const refused = await Promise.race(three)
+    const ofInstance = ask(id)
+    await holder.query('ROLLBACK')
+    holder.release()
+    expect([refused.statusCode, refused.json().message]).toEqual([503, expect.stringContaining('Overloaded')])
+    expect((await Promise.all(three)).map(({ statusCode }) => statusCode).sort()).toEqual([200, 200, 503])
+    expect((await ofInstance).statusCode).toBe(200)
+    expect((await ask(id, { as: tenant })).statusCode).toBe(200)
+  })
+
   it('G9: a user who was told of at one issuer was not told of at another', async () => {
     const elsewhere = 'https://elsewhere.example'
     await api.database.sql.query(

@@ -27,8 +27,11 @@ export interface ReportRouteDeps extends ReportReads {
   readonly signReport: (asked: { issuer: string; typ: string; claims: Readonly<Record<string, unknown>> }) => Promise<string>
 }
 
-/** Each is a query after the other over all sessions of a revocation; more at once would only be slower. */
-const REPORTS_AT_ONCE = 4
+/**
+ * Each is a query after the other over all sessions of a revocation; more at once would only be slower. Whoever
+ * reads slowly keeps a place: callers of organizations keep none from those of the instance.
+ */
+const REPORTS_AT_ONCE = { instance: 4, organizations: 2 } as const
 
 const types: Readonly<Record<ReportFormat, string>> = {
   json: 'application/json; charset=utf-8',
@@ -46,7 +49,7 @@ const formatOf = (asked: ReportFormat | undefined, accept: string | undefined): 
 }
 
 export const reportRoute = async (app: FastifyInstance, deps: ReportRouteDeps): Promise<void> => {
-  let underWay = 0
+  const underWay = { instance: 0, organizations: 0 }
 
   const sealFor = (revocation: Revocation): Seal => ({ format, sha256, facts }) => {
     // Whoever asked spoke for all of them; its own issuer is the one that knows it.
@@ -87,10 +90,11 @@ export const reportRoute = async (app: FastifyInstance, deps: ReportRouteDeps): 
       const { caller, params, query } = request
       const revocation = await readSeen(deps.readVisibleRevocation, caller, params.id)
       const within = { reach: reachOf(caller, 'revocation.read') ?? new Set<string>(), issuers: caller.sessionIssuers }
-      if (underWay >= REPORTS_AT_ONCE || reply.raw.closed) throw new CurfewError('overloaded')
-      underWay += 1
+      const kind = within.reach === 'instance' ? 'instance' : 'organizations'
+      if (underWay[kind] >= REPORTS_AT_ONCE[kind] || reply.raw.closed) throw new CurfewError('overloaded')
+      underWay[kind] += 1
       // Also where nobody reads a word of it any more.
-      reply.raw.once('close', () => (underWay -= 1))
+      reply.raw.once('close', () => (underWay[kind] -= 1))
       const format = formatOf(query.format, request.headers.accept)
       const facts = await factsOf(deps, revocation)
       const text = reportTexts[format](partsOf(deps, { seen: revocation, facts, within }), sealFor(revocation))
