@@ -5,6 +5,7 @@
  * others who set rules wait for its end. So a rule is in force if and only if there is a revocation that says why. What
  * matches is counted before: it decides whether a preview is needed, and whether it still holds.
  */
+import { createHash } from 'node:crypto'
 import { CurfewError } from '../errors.ts'
 import type { RevocationScope } from '../model.ts'
 import { claimIdempotencyKey, readIdempotencyKey } from '../store/idempotency-keys.ts'
@@ -16,7 +17,7 @@ import type { NewRevocation, Revocation } from '../store/revocations.ts'
 import { rulesOf } from './containment.ts'
 import type { createSetRules } from './cutoff-rules.ts'
 import type { Counted, PreviewTokens } from './preview-token.ts'
-import { previewOf, requestHashOf } from './revocation-asked.ts'
+import { previewOf } from './revocation-asked.ts'
 import type { Asker, RevocationAsked } from './revocation-asked.ts'
 import { uuidV7 } from './uuid-v7.ts'
 
@@ -50,6 +51,8 @@ export const MOST_COUNTED = 100_000
 /** Part by which the number of sessions may have moved since the preview. */
 const DRIFT = 0.1
 
+const OTHER_REQUEST = 'Idempotency-Key was used with another body, or where something else was reached'
+
 const ROUTE = 'POST /v1/revocations'
 
 /**
@@ -75,7 +78,7 @@ export const createAcceptRevocation = (deps: AcceptRevocationDeps): AcceptRevoca
   const readAccepted = async (key: IdempotencyKey | null, requestHash: Buffer): Promise<Revocation | null> => {
     const before = key === null ? null : await readIdempotencyKey(db, key)
     if (before === null) return null
-    if (!before.requestHash.equals(requestHash)) throw new CurfewError('idempotency_conflict')
+    if (!before.requestHash.equals(requestHash)) throw new CurfewError('idempotency_conflict', { says: OTHER_REQUEST })
     return readRevocation(db, before.revocationId)
   }
 
@@ -94,7 +97,8 @@ export const createAcceptRevocation = (deps: AcceptRevocationDeps): AcceptRevoca
 
   return async (request) => {
     const { asker, asked } = request
-    const requestHash = requestHashOf(asked)
+    // Asked with another reach it would be another revocation.
+    const requestHash = createHash('sha256').update(previewOf(asker, asked)).digest()
     const key = request.idempotencyKey === null ? null : { actor: asker.actor, route: ROUTE, key: request.idempotencyKey }
     const before = await readAccepted(key, requestHash)
     if (before !== null) return before

@@ -25,7 +25,7 @@ export interface Asker {
 const listed = (values: readonly string[]): string[] => [...values].sort()
 
 /** The same for the same request, in whichever order it names its values. */
-export const requestHashOf = ({ filter, exclude, mode, reason, ticket, deliveriesPerSecond }: RevocationAsked): Buffer => {
+const requestHashOf = ({ filter, exclude, mode, reason, ticket, deliveriesPerSecond }: RevocationAsked): Buffer => {
   const { bornBefore, bornAfter, includeExpired, all } = filter
   const lists = [
     filter.resourceOwners, filter.userIds, filter.sessionIds, filter.clientIds, filter.fingerprintIds, filter.ips, exclude.userIds, exclude.sessionIds,
@@ -34,6 +34,6 @@ export const requestHashOf = ({ filter, exclude, mode, reason, ticket, deliverie
   return createHash('sha256').update(text).digest()
 }
 
-/** What a preview is bound to: the caller, what it reaches, and the request. */
+/** What a preview and an idempotency key are bound to: the caller, what it reaches, and the request. */
 export const previewOf = ({ actor, issuers, reach }: Asker, asked: RevocationAsked): string =>
   JSON.stringify([actor.issuer, actor.subject, listed(issuers), reach === 'instance' ? null : listed([...reach]), requestHashOf(asked).toString('base64url')])

@@ -105,6 +105,14 @@ describe('G6: of another organization or issuer', () => {
     }
   })
 
+  it('G9: a key used in one organization is refused in another, where nothing would be ended by it', async () => {
+    const asked = { filter: { userIds: ['nobody-here'] }, reason: 'the same' }
+    const inOrganization = async (org: string) =>
+      api.post(asked, { as: await api.bearer({ sub: 'responder', permissions: ['revocation.write'], org }), headers: { 'idempotency-key': 'incident' } })
+    const [one, again, other] = [await inOrganization('o1'), await inOrganization('o1'), await inOrganization('o2')]
+    expect([one.statusCode, again.json().name, other.statusCode]).toEqual([202, one.json().name, 409])
+  })
+
   it('one’s own revocation stays one’s own to see, but not to steer, where the permission has gone', async () => {
     const id = await api.accept({ filter: { userIds: ['u9'], sessionIds: ['s9'] } }, callers['xy'] ?? '')
     const less = await api.bearer({ permissions: ['revocation.write', 'revocation.read'], sub: 'xy', org: 'x' })
