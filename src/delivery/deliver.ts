@@ -36,6 +36,8 @@ import type { Pace } from './slots.ts'
 const LEASE_MS = 15_000
 /** Drains in this process: each holds at most some hundreds of deliveries in memory. One more is left to a later look. */
 const MAX_DRAINS = 200
+/** A drain of a revocation's backlog leaves its place after so long, where there is none left for others, and for so long. */
+const TURN_MS = 2_000
 /** Receivers whose pace is remembered between drains; a forgotten one is judged by its row. */
 const MAX_KNOWN = 10_000
 
@@ -73,16 +75,20 @@ export const createDeliver = (deps: {
   concurrency: number
   horizonSeconds: number
   leaseMs?: number
+  /** For tests. */
+  maxDrains?: number
+  turnMs?: number
   retry?: RetryPolicy
   breaker?: BreakerPolicy
   random?: () => number
 }): Deliver => {
-  const { db, channels, timeoutMs, metrics, log, horizonSeconds, leaseMs = LEASE_MS, random = Math.random } = deps
+  const { db, channels, timeoutMs, metrics, log, horizonSeconds, leaseMs = LEASE_MS, maxDrains = MAX_DRAINS, turnMs = TURN_MS, random = Math.random } = deps
   const slots = createSlots(deps.concurrency)
   const connect = createConnect({ policy: createAddressPolicy(deps.allowPrivateReceivers), resolve: deps.resolve ?? createResolve() })
   const door = createDoor({ connect, timeoutMs, now: Date.now })
   const send = createSend({ channels, door, metrics, log, random, ...(deps.retry === undefined ? {} : { retry: deps.retry }) })
   const known = new LRUCache<string, Pace>({ max: MAX_KNOWN })
+  const yielded = new LRUCache<string, true>({ max: MAX_KNOWN, ttl: turnMs })
   const drains = new Map<string, { again: boolean; ended: Promise<void> }>()
   const stopping = new AbortController()
   setMaxListeners(MAX_DRAINS, stopping.signal)
@@ -105,6 +111,7 @@ export const createDeliver = (deps: {
     const ahead = createReadAhead({ readDue: (asked) => readDue(db, { receiverId, forWebhook: receiver.type === 'webhook', ...asked }) })
     let signs = noSigns
     let sentAtMs = Number.NEGATIVE_INFINITY
+    const beganAtMs = performance.now()
     const recorder = createRecorder({
       leaseMs,
       signal: stopping.signal,
@@ -124,6 +131,7 @@ export const createDeliver = (deps: {
     try {
       const end = await runDrain({
         receiver, ahead, slots, pace, breaker, recorder, leaseMs, onSlow,
+        isWanted: () => drains.size >= maxDrains && performance.now() - beganAtMs >= turnMs,
         send: (delivery, to) => {
           sentAtMs = performance.now()
           return send(delivery, to)
@@ -165,6 +173,7 @@ export const createDeliver = (deps: {
       state.again = false
       const drained = await drainOnce(receiverId, onSlow)
       end = drained.end
+      if (end === 'yielded') yielded.set(receiverId, true)
       await rest(drained.restMs, onSlow)
     } while (!stopping.signal.aborted && (end === 'empty' || end === 'changed' || (end === 'not_taken' && state.again)))
   }
@@ -194,7 +203,7 @@ export const createDeliver = (deps: {
         running.again = true
         return
       }
-      if (stopping.signal.aborted || drains.size >= MAX_DRAINS || !hasSlot(receiverId)) return
+      if (stopping.signal.aborted || drains.size >= maxDrains || yielded.has(receiverId) || !hasSlot(receiverId)) return
       await startDrain(receiverId)
     },
     start: async () => {},

@@ -18,7 +18,7 @@ import type { Recorder } from './recorder.ts'
 import type { Slot, Slots } from './slots.ts'
 
 /** `empty`: nothing is due. `changed`: the receiver is another now. The rest leave work that is found again later. */
-export type DrainEnd = 'empty' | 'changed' | 'broken' | 'no_slot' | 'stopped'
+export type DrainEnd = 'empty' | 'changed' | 'broken' | 'no_slot' | 'yielded' | 'stopped'
 
 /** Outcomes gathered before they are written. */
 const RECORD_AT = 100
@@ -38,6 +38,8 @@ export interface DrainDeps {
   readonly breaker: Breaker
   readonly recorder: Recorder
   readonly leaseMs: number
+  /** True where others wait for this drain's place. It leaves it to them where it has no log-out to tell of. */
+  readonly isWanted: () => boolean
   /** Aborted when the process stops: nothing more is sent, what is in flight is recorded. */
   readonly signal: AbortSignal
   /** The receiver turned out to be slow; whoever waits for this drain need not. */
@@ -60,7 +62,7 @@ export const healthOf = (breaker: Breaker, signs: HealthSigns): DrainHealth => (
 
 /** Runs to the drain's end. Rejects only where reading fails; what is in flight is then recorded first. */
 export const runDrain = async (deps: DrainDeps): Promise<DrainEnd> => {
-  const { receiver, ahead, send, slots, pace, breaker, recorder, leaseMs, signal, onSlow, onOutcome } = deps
+  const { receiver, ahead, send, slots, pace, breaker, recorder, leaseMs, isWanted, signal, onSlow, onOutcome } = deps
   let inFlight = 0
   let reading = false
   let failure: { error: unknown } | null = null
@@ -177,6 +179,7 @@ export const runDrain = async (deps: DrainDeps): Promise<DrainEnd> => {
     for (;;) {
       const changed = new Promise<void>((resolve) => { wake = resolve })
       if (signal.aborted || !recorder.holds()) finish('stopped')
+      if (ahead.holdsNoLogOut() && isWanted()) finish('yielded')
       if (goesOn() && !reading && ahead.wantsMore(pace.limit())) void read()
       launchAll()
       const idle = inFlight === 0 && !reading

@@ -36,6 +36,8 @@ export interface ReadAhead {
   read(concurrency: number): Promise<DueDelivery[]>
   /** These are recorded: should they be due again, they may be read again. */
   done(ids: Iterable<string>): void
+  /** Whatever waits is of revocations. */
+  holdsNoLogOut(): boolean
   /** Nothing is waiting and the last slices came back short. */
   isEmpty(): boolean
 }
@@ -123,6 +125,7 @@ export const createReadAhead = ({ readDue, now = () => performance.now() }: { re
         ofRevocations.done(id)
       }
     },
+    holdsNoLogOut: () => logOuts.waiting() === 0,
     isEmpty: () => waiting() === 0 && isShort(),
   }
 }

@@ -38,7 +38,7 @@ describe('a drain', () => {
         id: 'r', type: 'backchannel_logout', url: 'https://rp.example', clientId: 'app', subject: 'sid', alg: 'ES256', secrets: [], maxConcurrency: 64,
         ratePerSecond: null, consecutiveFailures: 0, succeededBefore: true, version: '1',
       },
-      ahead, recorder, signal, leaseMs: 60_000, slots: createSlots(64), onSlow: () => {}, onOutcome: () => {},
+      ahead, recorder, signal, isWanted: () => false, leaseMs: 60_000, slots: createSlots(64), onSlow: () => {}, onOutcome: () => {},
       pace: createPace({ maxConcurrency: 64, known: 'quick' }), breaker: createBreaker({ consecutiveFailures: 0, random: Math.random }),
       send: async (delivery) => {
         sent.push(delivery.id)

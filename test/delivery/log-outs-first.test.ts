@@ -43,7 +43,7 @@ describe('log-outs beside a revocation', () => {
     // One before the drain begins, one while it is in the middle.
     await ground.endSessions('first', 1)
     const draining = ground.deliverLane().deliver('busy')
-    await expect.poll(() => receiver.requests.length).toBeGreaterThan(100)
+    await expect.poll(() => receiver.requests.length, { timeout: 10_000 }).toBeGreaterThan(100)
     expect(told().indexOf('first-0')).toBeLessThan(5)
     const sinceMs = performance.now()
     await ground.endSessions('second', 1)
@@ -54,6 +54,31 @@ describe('log-outs beside a revocation', () => {
     await wait(0)
     expect(new Set(told()).size).toBe(BACKLOG + 2)
   }, 30_000)
+
+  it('G8: find a place in a process that is full of revocations’ backlogs', async () => {
+    receiver.requests.length = 0
+    await ground.put('full', { url: receiver.url, clientId: 'full', maxConcurrency: 1 })
+    await ground.put('other', { url: receiver.url, clientId: 'other' })
+    const revocation = await seedRevocation(ground.sql)
+    await ground.sql.query(
+      `INSERT INTO deliveries (receiver_id, session_id, client_id, sid, sub, issuer, moot_at, revocation_id)
+       SELECT 'full', 'full-' || n, 'full', 'full-' || n, 'u', 'https://id.example', now() + interval '1 d', $1 FROM generate_series(1, 600) n`, [revocation])
+    const lane = ground.deliverLane({ maxDrains: 1, turnMs: 100 })
+    const turn = lane.deliver('full')
+    await expect.poll(() => receiver.requests.length, { timeout: 10_000 }).toBeGreaterThan(0)
+    await ground.endSessions('placed', 1, 'other')
+    // As upkeep does, again and again.
+    await expect.poll(async () => {
+      await Promise.all(['full', 'other'].map((id) => lane.deliver(id)))
+      return told().includes('placed-0')
+    }, { timeout: 10_000, interval: 10 }).toBe(true)
+    await turn
+    expect(await ground.states('full')).toMatchObject({ pending: expect.any(Number) as number })
+    await expect.poll(async () => {
+      await lane.deliver('full')
+      return (await ground.states('full'))['acknowledged']
+    }, { timeout: 20_000 }).toBe(600)
+  }, 40_000)
 
   it('are told once of a user, by the name of the user alone, whatever the receiver is set to by then', async () => {
     receiver.requests.length = 0
