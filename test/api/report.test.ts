@@ -1,60 +1,19 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { connect } from 'node:net'
-import type { AddressInfo, Socket } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { verifyReport } from '../../src/cli/verify-report.ts'
-import { startApi } from './api.ts'
 import type { TestApi } from './api.ts'
-import { seedRevocation } from './ended-revocation.ts'
+import { startReportRig } from './report-rig.ts'
+import type { ReportRig } from './report-rig.ts'
 
 let api: TestApi
-let folder: string
-let jwks: string
-let responder: string
+let rig: ReportRig
 beforeAll(async () => {
-  api = await startApi()
-  await api.listen()
-  folder = await mkdtemp(join(tmpdir(), 'curfew-test-report-'))
-  responder = await api.bearer({ sub: 'responder', permissions: ['revocation.read', 'receiver.write'] })
-  await api.database.sql.query(
-    `INSERT INTO receivers (id, type, url, issuer, client_id) VALUES ('shop', 'backchannel_logout', 'https://shop.example', $1, 'shop'), ('wiki', 'backchannel_logout', 'https://wiki.example', $1, 'wiki')`,
-    [api.issuer.url])
+  rig = await startReportRig()
+  api = rig.api
 })
-afterAll(async () => {
-  await api.close()
-  await rm(folder, { recursive: true })
-})
+afterAll(() => rig.close())
 
-const ask = (id: string, options: { as?: string; format?: string; accept?: string } = {}) =>
-  api.app.inject({
-    url: `/v1/revocations/${id}/report${options.format === undefined ? '' : `?format=${options.format}`}`,
-    headers: { authorization: options.as ?? responder, ...(options.accept === undefined ? {} : { accept: options.accept }) },
-  })
-
-/** Keeps a text as a file, and the keys of the issuer beside it. */
-const keep = async (text: string): Promise<string> => {
-  const file = join(folder, 'report')
-  await writeFile(file, text)
-  jwks = join(folder, 'jwks.json')
-  await writeFile(jwks, (await api.app.inject(`/v1/issuers/${encodeURIComponent(api.issuer.url)}/jwks.json`)).body)
-  return file
-}
-const verify = async (text: string) => verifyReport(await keep(text), { jwks, curfewUrl: null })
-
-let counter = 0
-/** Two sessions: a shop that acknowledged and a legacy client that nobody tells, and a wiki that failed. */
-const ended = async (change: Partial<Parameters<typeof seedRevocation>[1]> = {}) => {
-  const [one, two] = [`a${++counter}`, `b${counter}`]
-  const id = await seedRevocation(api.database.sql, {
-    issuer: api.issuer.url,
-    sessions: [{ id: one, clients: [{ clientId: 'shop' }, { clientId: 'legacy' }] }, { id: two, userId: 'u2', clients: [{ clientId: 'wiki' }] }],
-    told: [{ session: one, receiver: 'shop', clientId: 'shop', state: 'acknowledged' }, { session: two, receiver: 'wiki', clientId: 'wiki', state: 'failed', outcome: 'http_500' }],
-    ...change,
-  })
-  return { id, one, two }
-}
+const ask: ReportRig['ask'] = (...asked) => rig.ask(...asked)
+const ended: ReportRig['ended'] = (change) => rig.ended(change)
+const verify: ReportRig['verify'] = (text) => rig.verify(text)
 
 describe('GET /v1/revocations/{id}/report', () => {
   it('callers of organizations leave room for those of the instance', async () => {
@@ -162,7 +121,7 @@ describe('GET /v1/revocations/{id}/report', () => {
     })
     const { id, one } = await ended()
     const told = [{ session: one, receiver: 'shop', clientId: 'shop', state: 'pending' }]
-    const pending = await ended({ told: told.map((delivery) => ({ ...delivery, session: `a${counter + 1}` })) })
+    const pending = await ended({ told: told.map((delivery) => ({ ...delivery, session: `a${rig.count() + 1}` })) })
     expect((await ask(pending.id)).json().report.final).toBe(false)
     expect((await ask(id)).json().report.final).toBe(true)
   })
@@ -222,118 +181,8 @@ describe('GET /v1/revocations/{id}/report', () => {
     expect((await ask(id, { as: within, format: 'ndjson' })).body).not.toContain('"receiver":"shop"')
   })
 
-  it('is written for a few readers at once, and whoever leaves makes room', async () => {
-    const { id } = await ended()
-    const { port } = api.app.server.address() as AddressInfo
-    const begin = () => new Promise<{ socket: Socket; status: string }>((resolve) => {
-      const socket = connect(port, '127.0.0.1')
-      socket.write(`GET /v1/revocations/${id}/report HTTP/1.1\r\nhost: x\r\nauthorization: ${responder}\r\n\r\n`)
-      socket.once('data', (chunk: Buffer) => resolve({ socket, status: chunk.toString().slice(9, 12) }))
-    })
-    const holder = await api.database.sql.connect()
-    try {
-      // Whoever reads comes to the sessions, and no further.
-      await holder.query('BEGIN; LOCK TABLE session_events IN ACCESS EXCLUSIVE MODE')
-      const held = await Promise.all([begin(), begin(), begin(), begin()])
-      expect(held.map(({ status }) => status)).toEqual(['200', '200', '200', '200'])
-      expect((await ask(id)).statusCode).toBe(503)
-      for (const { socket } of held) socket.destroy()
-      await expect.poll(async () => (await begin()).status).toBe('200')
-    } finally {
-      await holder.query('ROLLBACK')
-      holder.release()
-    }
-  })
-
-  it('lacks its signature where it breaks off, and the log says why', async () => {
-    const { id } = await ended()
-    const url = `http://127.0.0.1:${(api.app.server.address() as AddressInfo).port}/v1/revocations/${id}/report?format=ndjson`
-    const holder = await api.database.sql.connect()
-    try {
-      await holder.query('BEGIN; LOCK TABLE session_events IN ACCESS EXCLUSIVE MODE')
-      const answer = await fetch(url, { headers: { authorization: responder } })
-      await expect(answer.text()).rejects.toThrow('terminated')
-      expect(api.logged.some((line) => line.includes('"report.broke_off"'))).toBe(true)
-    } finally {
-      await holder.query('ROLLBACK')
-      holder.release()
-    }
-  })
-
   it('G12: refuses a format that it does not know', async () => {
     const { id } = await ended()
     expect((await ask(id, { format: 'pdf' })).statusCode).toBe(400)
-  })
-})
-
-describe('a report’s signature', () => {
-  it.each(['json', 'csv', 'ndjson'])('is good for what was signed, and for nothing else: %s', async (format) => {
-    const { id } = await ended()
-    const { body } = await ask(id, { format })
-    const [first, ...said] = await verify(body)
-    expect(first).toMatch(/^Verified: /)
-    expect(said.join('\n')).toContain(`revocations/${id}`)
-    expect(said.join('\n')).toContain('done, final: 2 sessions ended, 0 remaining')
-    await expect(verify(body.replace('stolen laptops', 'stolen laptop'))).rejects.toThrow('It was changed after it was signed')
-    await expect(verify(body.replace(/"signature":"[^"]*"|^signature,.*$/m, ''))).rejects.toThrow('ends without a signature')
-    await expect(verify(body.slice(0, body.length / 2))).rejects.toThrow('ends without a signature')
-    await expect(verify(body.replace(/(eyJ[\w-]+\.[\w-]+)\.[\w-]+/, '$1.AAAA'))).rejects.toThrow('Its signature is not good')
-    const other = await ended()
-    const signature = /eyJ[\w-]+\.[\w-]+\.[\w-]+/
-    const borrowed = signature.exec((await ask(other.id, { format })).body)?.[0] ?? ''
-    await expect(verify(body.replace(signature, borrowed))).rejects.toThrow('It was changed after it was signed')
-  })
-
-  it('outlives another layout of the JSON document', async () => {
-    const { id } = await ended()
-    const { report, signature } = (await ask(id)).json() as { report: Record<string, unknown>; signature: string }
-    const turned = Object.fromEntries(Object.entries(report).toReversed())
-    expect((await verify(JSON.stringify({ signature, report: turned }, null, 2)))[0]).toMatch(/^Verified/)
-  })
-
-  it('covers the very bytes of NDJSON, so that anybody can check it', async () => {
-    const { id } = await ended()
-    const { body } = await ask(id, { format: 'ndjson' })
-    const lines = body.split('\n')
-    const { signature } = JSON.parse(lines.at(-2) ?? '') as { signature: string }
-    const claims = JSON.parse(Buffer.from(signature.split('.')[1] ?? '', 'base64url').toString()) as { report: { sha256: string } }
-    const signed = lines.slice(0, -2).map((line) => `${line}\n`).join('')
-    const digest = await crypto.subtle.digest('SHA-256', Buffer.from(signed))
-    expect(claims.report.sha256).toBe(Buffer.from(digest).toString('hex'))
-  })
-
-  it('is broken where a document says a thing twice or more than it was signed with', async () => {
-    const { id } = await ended()
-    const { body } = await ask(id)
-    await expect(verify(body.replace('"state":"done"', '"state":"cancelled","state":"done"'))).rejects.toThrow('says a thing twice')
-    await expect(verify(body.replace('{"report":', '{"report":{"state":"cancelled"},"report":'))).rejects.toThrow('says a thing twice')
-    await expect(verify(body.replace('{"report":', '{"report":{"st\\u0061te":"cancelled"},"r\\u0065port":'))).rejects.toThrow('says a thing twice')
-    await expect(verify(body.replace(/\}\s*$/, ',"note":"all receivers were told"}'))).rejects.toThrow('more than a report')
-    expect((await verify(JSON.stringify(JSON.parse(body), null, 2)))[0]).toMatch(/^Verified/)
-  })
-
-  it('is nobody else’s: a logout token is no report, and a report no token', async () => {
-    const { id } = await ended()
-    const { body } = await ask(id, { format: 'ndjson' })
-    const signature = /eyJ[\w-]+\.[\w-]+\.[\w-]+/
-    const token = await api.issuer.token({ sub: `revocations/${id}` })
-    await expect(verify(body.replace(signature, token))).rejects.toThrow(/No key that you trust|not good/)
-    const asToken = signature.exec(body)?.[0] ?? ''
-    expect((await ask(id, { as: `Bearer ${asToken}` })).statusCode).toBe(401)
-  })
-
-  it('is checked with the keys that the reader trusts alone', async () => {
-    const { id } = await ended()
-    const file = await keep((await ask(id)).body)
-    await expect(verifyReport(file, { curfewUrl: null })).rejects.toThrow('Say whose keys to trust')
-    await expect(verifyReport(file, { jwks, issuer: 'https://else', curfewUrl: null })).rejects.toThrow('not of https://else')
-    await writeFile(join(folder, 'none.json'), '{"keys":[]}')
-    await expect(verifyReport(file, { jwks: join(folder, 'none.json'), curfewUrl: null })).rejects.toThrow('No key that you trust')
-    await writeFile(join(folder, 'none.json'), 'no keys')
-    await expect(verifyReport(file, { jwks: join(folder, 'none.json'), curfewUrl: null })).rejects.toThrow('is no JWKS')
-    await expect(verifyReport(join(folder, 'none.json'), { jwks, curfewUrl: null })).rejects.toThrow('no report')
-    const url = `http://127.0.0.1:${(api.app.server.address() as AddressInfo).port}`
-    expect((await verifyReport(file, { curfewUrl: url, issuer: api.issuer.url }))[0]).toMatch(/^Verified/)
-    expect(await readFile(file, 'utf8')).toContain('signature')
   })
 })
