@@ -37,6 +37,8 @@ const BOUND_MS = 100
 const RECORD_EVERY_MS = 50
 /** Younger commits are still in their worker's hands. */
 const PENDING_AFTER_MS = 2_000
+/** After a chunk that caches did not confirm, the next ones are left to upkeep for so long: sessions end all the same. */
+const CHUNKS_AWAY_MS = 2_000
 /** Commits, and sessions of them, taken up at once by upkeep: some 10 MB of targets in memory. */
 const AT_ONCE = { limit: 100, sessions: 20_000 } as const
 
@@ -64,6 +66,7 @@ export const createEnforcement = (deps: {
   /** The caches did not confirm in time: until one attempt does, nobody waits for them, and one attempt at a time is made. */
   let away = false
   let attempts = 0
+  let chunksFromMs = 0
 
   const mark = async (commitIds: readonly string[], agesMs: readonly number[], again: readonly boolean[]) => {
     for (const seconds of await markEnforced(db, commitIds, agesMs, again)) metrics.curfew_enforced_seconds.observe(seconds)
@@ -148,10 +151,11 @@ export const createEnforcement = (deps: {
     },
     enforceChunk: async (commitId, ended) => {
       // Until a log-out has found them back, caches are upkeep's.
-      if (away) return
+      if (away || performance.now() < chunksFromMs) return
       try {
         await applyOnce(commitId, ended)
       } catch (error) {
+        chunksFromMs = performance.now() + CHUNKS_AWAY_MS
         log.warn({ event: 'enforce.failed', commitId, err: error }, 'caches cannot be told; upkeep will come back to it')
       }
     },

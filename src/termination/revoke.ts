@@ -164,13 +164,17 @@ export const createRevoke = (deps: RevokeDeps): Revoke => {
     if (!(await finishRevocation(db, revocationId, pass))) return
     log.info({ event: 'revocation.done', revocationId, passes: pass + 1 }, 'a revocation has ended all that it means')
     wakeRoute()
-    for (let looks = 0; looks < ENFORCED_LOOKS.times && !signal.aborted; looks += 1) {
-      if ((await recordEnforced(db, { revocationId, ruleOnStream: await readRuleOnStream() })) > 0) {
-        // Who is told of the end is told with all clocks.
-        wakeRoute()
-        return
+    try {
+      for (let looks = 0; looks < ENFORCED_LOOKS.times && !signal.aborted; looks += 1) {
+        if ((await recordEnforced(db, { revocationId, ruleOnStream: await readRuleOnStream() })) > 0) {
+          // Who is told of the end is told with all clocks.
+          wakeRoute()
+          return
+        }
+        await rest(ENFORCED_LOOKS.everyMs)
       }
-      await rest(ENFORCED_LOOKS.everyMs)
+    } catch (err) {
+      log.warn({ event: 'revocation.clock_unset', revocationId, err }, 'when a revocation was enforced could not be recorded; upkeep will')
     }
   }
 

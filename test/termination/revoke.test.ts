@@ -75,3 +75,14 @@ describe('a revocation', () => {
     expect(await rig.live('still')).toBe(10)
   })
 })
+
+describe('many revocations at once', () => {
+  it('all end, also where each proof and each chunk waits for its turn', async () => {
+    await rig.seed('crowd', 3_000)
+    const ids = await Promise.all(Array.from({ length: 60 }, (_, n) => rig.accept({ filter: { resourceOwners: ['crowd'], userIds: [`u${n}`] }, containment: 'rules' })))
+    const engine = rig.engine()
+    await Promise.all(ids.map((id) => engine.advance(id)))
+    for (const id of ids) expect(await rig.truth(id)).toEqual(done(30))
+    expect(await rig.live('crowd')).toBe(1_200)
+  }, 60_000)
+})
