@@ -7,6 +7,8 @@ export default defineConfig({
     globalSetup: ['test/harness/global-setup.ts'],
     reporters: ['default', new ClosingLine()],
     pool: 'forks',
+    // Tests wait more than they compute: for servers, heartbeats, bounds that run out.
+    maxWorkers: 4,
     testTimeout: 30_000,
     hookTimeout: 60_000,
   },

@@ -3,7 +3,7 @@
  * left behind. It is no lane, so that a lost Redis cannot lose it.
  *
  * Every step is idempotent and skips what others hold, so processes need not agree on who does it. A step that
- * fails is logged and tried again at the next tick; it does not stop the others.
+ * fails is logged and tried again at the next tick; neither it nor one that takes long stops the others.
  */
 import { LRUCache } from 'lru-cache'
 import type { Database } from '../store/postgres.ts'
@@ -26,9 +26,9 @@ const SETTLED_AT_ONCE = 5_000
 
 export interface Upkeep {
   start(): Promise<void>
-  /** Waits for the tick that runs. */
+  /** Waits for the steps that run. */
   stop(): Promise<void>
-  /** One tick now; for tests, and shared with the timer: two never run at once. */
+  /** One tick now, for tests: no step runs twice at once. Resolves when its steps have ended. */
   tick(): Promise<void>
 }
 
@@ -61,7 +61,8 @@ export const createUpkeep = (deps: {
 }): Upkeep => {
   const { db, metrics, log, horizonSeconds, intervalMs = INTERVAL_MS, random = Math.random } = deps
   let timer: NodeJS.Timeout | null = null
-  let running: Promise<void> | null = null
+  /** Steps under way, by name. */
+  const running = new Map<string, Promise<void>>()
   let ticks = 0
   let after = ''
   const woken = new LRUCache<string, true>({ max: MAX_WOKEN, ttl: WOKEN_MS })
@@ -103,15 +104,17 @@ export const createUpkeep = (deps: {
 
   const count = async (): Promise<void> => metrics.curfew_deliveries_pending.set(await countPending(db))
 
-  const step = async (name: string, work: () => Promise<unknown>): Promise<void> => {
-    try {
-      await work()
-    } catch (err) {
-      log.warn({ event: 'upkeep.step_failed', step: name, err }, 'An upkeep step failed; it is tried again at the next tick')
-    }
+  /** Runs a step, but one that runs already not a second time: a slow one holds up no other, and no tick. */
+  const step = (name: string, work: () => Promise<unknown>): Promise<void> => {
+    const started = running.get(name) ?? work().then(
+      () => undefined,
+      (err: unknown) => log.warn({ event: 'upkeep.step_failed', step: name, err }, 'An upkeep step failed; it is tried again at the next tick'),
+    ).finally(() => running.delete(name))
+    running.set(name, started)
+    return started
   }
 
-  const tickOnce = async (): Promise<void> => {
+  const tick = async (): Promise<void> => {
     const slow = ticks % SLOW_EVERY === 0
     ticks += 1
     await Promise.all([
@@ -125,16 +128,10 @@ export const createUpkeep = (deps: {
     ])
   }
 
-  const tick = (): Promise<void> => {
-    running ??= tickOnce().finally(() => { running = null })
-    return running
-  }
-
   const schedule = (): void => {
     timer = setTimeout(() => {
-      void tick().then(() => {
-        if (timer !== null) schedule()
-      })
+      void tick()
+      schedule()
     }, intervalMs * (1 - JITTER + 2 * JITTER * random()))
   }
 
@@ -146,7 +143,7 @@ export const createUpkeep = (deps: {
     stop: async () => {
       if (timer !== null) clearTimeout(timer)
       timer = null
-      await running
+      await Promise.all(running.values())
     },
   }
 }

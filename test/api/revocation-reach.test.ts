@@ -109,7 +109,7 @@ describe('G6: of another organization or issuer', () => {
     const asked = { filter: { userIds: ['nobody-here'] }, reason: 'the same' }
     const inOrganization = async (org: string) =>
       api.post(asked, { as: await api.bearer({ sub: 'responder', permissions: ['revocation.write'], org }), headers: { 'idempotency-key': 'incident' } })
-    const [one, again, other] = [await inOrganization('o1'), await inOrganization('o1'), await inOrganization('o2')]
+    const [one, again, other] = [await inOrganization('keys-1'), await inOrganization('keys-1'), await inOrganization('keys-2')]
     expect([one.statusCode, again.json().name, other.statusCode]).toEqual([202, one.json().name, 409])
   })
 

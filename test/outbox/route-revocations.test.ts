@@ -94,7 +94,7 @@ describe('routing what revocations ended', () => {
     await blocker.query('LOCK TABLE deliveries IN EXCLUSIVE MODE')
     const routing = router()().catch((error: unknown) => error)
     await expect.poll(async () => (await ground.sql.query(
-      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'curfew-test' AND wait_event_type = 'Lock'`)).rowCount).toBe(1)
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'curfew-test' AND wait_event_type = 'Lock'`)).rowCount).toBe(1)
     expect(await routing).toBeInstanceOf(Error)
     await blocker.query('ROLLBACK')
     blocker.release()

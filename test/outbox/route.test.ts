@@ -237,7 +237,7 @@ describe('routing commits', () => {
     await blocker.query('LOCK TABLE deliveries IN EXCLUSIVE MODE')
     const dying = openDatabase({ url: ground.database.url, name: 'dying', max: 1, lockTimeoutMs: 20_000, statementTimeoutMs: 20_000 })
     const routing = routeCommits(dying, { maxTokenLifetimeSeconds: MAX_TOKEN_LIFETIME_SECONDS }).catch((error: unknown) => error)
-    await expect.poll(async () => (await ground.sql.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'curfew-dying' AND wait_event_type = 'Lock'`)).rowCount).toBe(1)
+    await expect.poll(async () => (await ground.sql.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'curfew-dying' AND wait_event_type = 'Lock'`)).rowCount).toBe(1)
     expect(await routing).toBeInstanceOf(Error)
     await blocker.query('ROLLBACK')
     blocker.release()

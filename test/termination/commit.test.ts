@@ -50,7 +50,7 @@ describe('the commit of a batch', () => {
     const holder = await database.sql.connect()
     await holder.query('BEGIN; SELECT pg_advisory_xact_lock(42)')
     const committing = terminateSessions(filtered, [command('s1')])
-    await expect.poll(async () => (await database.sql.query(`SELECT FROM pg_stat_activity WHERE usename = $1 AND wait_event = 'advisory'`, [role])).rowCount).toBe(1)
+    await expect.poll(async () => (await database.sql.query(`SELECT FROM pg_stat_activity WHERE datname = current_database() AND usename = $1 AND wait_event = 'advisory'`, [role])).rowCount).toBe(1)
     const joined = await createSessionStore({ db, maxLifetimeSeconds: 60, maxTokenLifetimeSeconds: 60 })
       .addParticipant({ actor: { issuer: ISSUER, subject: 'registrar' }, issuers: [ISSUER] }, { sessionId: 's1', clientId: 'app', sid: 's1/app', sub: null })
     expect(joined).toMatchObject({ outcome: 'present', details: { sequence: '2' } })
@@ -138,7 +138,7 @@ describe('the commit of a batch', () => {
   it('says of a refused statement that it changed nothing, and of a cut connection that nothing is known', async () => {
     expect(changedNothing(await db.$queryRawUnsafe(`SELECT 1/0`).catch((error: unknown) => error))).toBe(true)
     const cut = db.$queryRawUnsafe(`SELECT pg_sleep(2)`).catch((error: unknown) => error)
-    await expect.poll(async () => (await database.sql.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(2)%'`)).rowCount).toBeGreaterThan(0)
+    await expect.poll(async () => (await database.sql.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'SELECT pg_sleep(2)%'`)).rowCount).toBeGreaterThan(0)
     expect(changedNothing(await cut)).toBe(false)
   })
 })

@@ -67,6 +67,24 @@ describe('upkeep', () => {
     return metric?.values[0]?.value
   }
 
+  it('G7: a step that hangs holds up no other, and does not run twice at once', async () => {
+    let letGo = () => {}
+    let taken = 0
+    let looked = 0
+    const upkeep = upkeepWith({
+      takeUpRevocations: () => {
+        taken += 1
+        return new Promise<void>((resolve) => { letGo = resolve })
+      },
+      enforcePending: async () => { looked += 1 },
+      intervalMs: 5,
+    })
+    await upkeep.start()
+    await expect.poll(() => looked).toBeGreaterThan(3)
+    expect(taken).toBe(1)
+    letGo()
+  })
+
   it('G5: hands on a commit whose wake-up was lost, and leaves a fresh one to its lane', async () => {
     await ground.put('lost', { url: receiver.url, clientId: 'lost' })
     await committed('lost')
