@@ -78,7 +78,7 @@ describe.skipIf(redisMissing)('receivers of one session', () => {
     await expect.poll(() => ill.requests.length, { timeout: 10_000 }).toBeGreaterThan(0)
     const pending = async () =>
       (await cluster.database.sql.query(`SELECT session_id FROM deliveries WHERE receiver_id = 'recovering' AND state = 'pending'`)).rows
-    expect(await pending()).toHaveLength(ids.length)
+    await expect.poll(async () => (await pending()).length).toBe(ids.length)
     ill.always(answer(200))
     await expect.poll(pending, { timeout: 25_000, interval: 100 }).toEqual([])
     expect(new Set(sidsOf(ill.tokens()))).toEqual(new Set(ids))
