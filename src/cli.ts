@@ -23,7 +23,8 @@ import { main } from './main.ts'
 import { createSigner } from './channels/signing.ts'
 import { migrateQueue } from './queue/backend.ts'
 import { MigrationError, migrate } from './store/migrations.ts'
-import { cannotConnect, openDatabase } from './store/postgres.ts'
+import { openDatabase } from './store/postgres.ts'
+import { cannotConnect } from './store/postgres-failures.ts'
 import { RedisUnusableError } from './store/redis.ts'
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`)

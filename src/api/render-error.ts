@@ -6,7 +6,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod'
 import { CurfewError } from '../errors.ts'
 import type { ErrorName } from '../errors.ts'
-import { cannotConnect, sqlState } from '../store/postgres.ts'
+import { isPostgresAway } from '../store/postgres-failures.ts'
 import type { Log } from '../telemetry.ts'
 
 /** Long enough for a field's path and what is wrong with it. */
@@ -23,19 +23,6 @@ const frameworkErrors: Readonly<Record<string, readonly [ErrorName, string?]>> =
   FST_ERR_BAD_URL: ['invalid_argument', 'Path has a malformed percent-encoding'],
   FST_ERR_MAX_PARAM_LENGTH: ['invalid_argument', 'Path is too long'],
   FST_ERR_NOT_FOUND: ['route_not_found'],
-}
-
-/** Classes of SQLSTATE that say "not now": connection, read-only, log-in, resources, operator, time-outs, conflicts. */
-const transientState = /^(08|25006|28|3D|53|57P|57014|55P03|40001|40P01)/
-
-const lostConnection =
-  /Connection terminated|connection error|did not answer in time|Connection ended|ECONNRESET|P1001|P1017|P2024|P2028/i
-
-const isPostgresAway = (error: Error): boolean => {
-  const state = sqlState(error)
-  if (state !== undefined) return transientState.test(state)
-  const { code } = error as { code?: unknown }
-  return cannotConnect(error) || lostConnection.test(`${String(code)} ${error.message}`)
 }
 
 /** The error that the caller is told. Its sentence is public; `cause` is what really happened. */

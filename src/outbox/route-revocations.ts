@@ -6,7 +6,7 @@
  * so are several at once: each revocation is in one's hands at a time, the others pass over it and look again.
  */
 import { setTimeout as wait } from 'node:timers/promises'
-import { sqlState } from '../store/postgres.ts'
+import { sqlState } from '../store/postgres-failures.ts'
 import type { Database } from '../store/postgres.ts'
 import { endNotifications } from '../store/notification-end.ts'
 import { BEFORE_ALL_REVOCATIONS, closeTurns, nextToHandOn, readTurns } from '../store/notifications.ts'

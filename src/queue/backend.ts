@@ -8,7 +8,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { Queue, QueueEvents, Worker, createPostgresBackend, createRedisBackend, runMigrations } from 'bullmq'
 import type { BackendFactory, IQueueBackend, Job, JobProgress } from 'bullmq'
 import pg from 'pg'
-import { deadlineClient } from '../store/postgres.ts'
+import { deadlineClient, withClient } from '../store/postgres.ts'
 import { createProducerRedis, createWorkerRedis } from '../store/redis.ts'
 import type { Log } from '../telemetry.ts'
 import { EVENTS_KEPT, FAILED_KEPT, KEY_PREFIX, lanes, queueName } from './lanes.ts'
@@ -16,15 +16,10 @@ import type { LaneName } from './lanes.ts'
 import { createSeldom } from './seldom.ts'
 
 /** Brings the queue's own tables (schema `bullmq`) up to date. May be repeated and run concurrently. */
-export const migrateQueue = async (databaseUrl: string): Promise<void> => {
-  const client = new pg.Client({ connectionString: databaseUrl, application_name: 'curfew-migrate' })
-  await client.connect()
-  try {
+export const migrateQueue = (databaseUrl: string): Promise<void> =>
+  withClient(databaseUrl, async (client) => {
     await runMigrations(client)
-  } finally {
-    await client.end()
-  }
-}
+  })
 
 type Store = IQueueBackend
 export type LaneQueue = Queue<unknown, unknown, string, unknown, unknown, string, Store, unknown>

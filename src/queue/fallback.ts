@@ -8,7 +8,7 @@
 import { CurfewError } from '../errors.ts'
 import type { TerminateAnswer, TerminateCommand } from '../model.ts'
 import { createGather } from '../store/gather.ts'
-import { changedNothing } from '../store/postgres.ts'
+import { changedNothing } from '../store/postgres-failures.ts'
 import type { Log } from '../telemetry.ts'
 import { createLater } from './later.ts'
 import { createSeldom } from './seldom.ts'

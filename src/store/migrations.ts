@@ -6,7 +6,8 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { readFile, readdir } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
-import pg from 'pg'
+import type pg from 'pg'
+import { withClient } from './postgres.ts'
 
 /** The number that Prisma's schema engine locks while it migrates. */
 const PRISMA_ADVISORY_LOCK = 72_707_369
@@ -62,16 +63,6 @@ const pendingOf = (all: readonly Migration[], applied: ReadonlyMap<string, Appli
     else if (row.checksum !== migration.checksum) throw new MigrationError(`Migration ${migration.name} was applied from another text than this version carries.`)
   }
   return pending
-}
-
-const withClient = async <T>(url: string, use: (client: pg.Client) => Promise<T>): Promise<T> => {
-  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 5_000, application_name: 'curfew-migrate' })
-  await client.connect()
-  try {
-    return await use(client)
-  } finally {
-    await client.end()
-  }
 }
 
 /**

@@ -33,16 +33,19 @@ const DEADLINE_SLACK_MS = 1_500
 const LISTENER_ASKS_EVERY_MS = 5_000
 
 /**
- * A client (for a pool) whose unanswered query ends the connection instead of poisoning the pool. One that listens asks
- * now and then: else it would never notice that its peer has vanished.
+ * A client (for a pool) whose unanswered query ends the connection instead of poisoning the pool, and whose end is nobody
+ * else's. One that listens asks now and then: else it would never notice that its peer has vanished.
  */
-export const deadlineClient = (deadlineMs: number): (new () => pg.Client) =>
+export const deadlineClient = (deadlineMs: number): (new (config?: pg.ClientConfig) => pg.Client) =>
   class DeadlineClient extends pg.Client {
     #timer: NodeJS.Timeout | undefined
     #asking: NodeJS.Timeout | undefined
 
     constructor(config?: pg.ClientConfig) {
       super(config)
+      // Its borrower learns of the end by its query, or by the next. Nobody listens between two borrowers' turns, and an
+      // error that nobody listens to would end the process.
+      this.on('error', () => undefined)
       this.on('drain', () => this.#rest())
       this.on('end', () => {
         this.#rest()
@@ -105,38 +108,14 @@ export const openDatabase = (options: DatabaseOptions): Database => {
   return new PrismaClient({ adapter, transactionOptions: { maxWait: 2_000, timeout: 5_000 } })
 }
 
-/** Refused while it ran, or before: a connection refused by its kind (28, 3D, 53, 57P03) has not even been asked. */
-const definite = /^(22|23|25006|28|3D|40001|40P01|42|53|55P03|57014|57P03|P0)/
-
-/** Our pool's words and Prisma's; the pool's two are for a line to it that is too long and for a host that says nothing. */
-const notConnected =
-  /ECONNREFUSED|ENOTFOUND|EAI_AGAIN|timeout exceeded when trying to connect|terminated due to connection timeout|DatabaseNotReachable|Can't reach database/i
-
-/**
- * Says whether a failed statement certainly changed nothing. Everything that is not certain (a lost reply, a cut
- * connection) is of unknown outcome, to be settled by reading or repeating, never by guessing.
- */
-export const changedNothing = (error: unknown): boolean => {
-  const code = sqlState(error)
-  return code === undefined ? cannotConnect(error) : definite.test(code)
-}
-
-/** True where no connection could be made, so nothing was sent. */
-export const cannotConnect = (error: unknown): boolean => {
-  for (let at: unknown = error; at instanceof Error; at = at.cause) {
-    if (notConnected.test(`${at.message} ${String((at as { code?: unknown }).code)}`)) return true
+/** One connection for the time of `use`, for migrations. Its loss fails the statement that runs, and nothing else. */
+export const withClient = async <T>(url: string, use: (client: pg.Client) => Promise<T>): Promise<T> => {
+  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 5_000, application_name: 'curfew-migrate' })
+  client.on('error', () => undefined)
+  await client.connect()
+  try {
+    return await use(client)
+  } finally {
+    await client.end()
   }
-  return false
-}
-
-/** The SQLSTATE inside a Prisma or pg error, if it carries one. */
-export const sqlState = (error: unknown): string | undefined => {
-  if (typeof error !== 'object' || error === null) return undefined
-  const { code, meta, cause } = error as {
-    code?: unknown
-    meta?: { driverAdapterError?: { cause?: { originalCode?: unknown } } }
-    cause?: { originalCode?: unknown }
-  }
-  const found = meta?.driverAdapterError?.cause?.originalCode ?? cause?.originalCode ?? code
-  return typeof found === 'string' && /^[0-9A-Z]{5}$/.test(found) && !/^P[12]\d{3}$/.test(found) ? found : undefined
 }

@@ -2,7 +2,7 @@
  * What a report tells of a revocation beyond its own row: its history, its rules, its receivers' outcomes, what is left; the
  * sessions that it ended are in `revocation-ended.ts`. Reads alone, and each is bounded.
  */
-import { sqlState } from './postgres.ts'
+import { sqlState } from './postgres-failures.ts'
 import type { Database } from './postgres.ts'
 import { countMatching } from './revocation-filter.ts'
 import type { Matching } from './revocation-filter.ts'

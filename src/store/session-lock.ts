@@ -3,7 +3,7 @@
  * may be asked again. Everything else that a driver throws goes up as it is.
  */
 import { CurfewError } from '../errors.ts'
-import { sqlState } from './postgres.ts'
+import { sqlState } from './postgres-failures.ts'
 
 const LOCK_NOT_AVAILABLE = '55P03'
 const DEADLOCK_DETECTED = '40P01'

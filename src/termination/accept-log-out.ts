@@ -7,7 +7,7 @@
  */
 import { CurfewError } from '../errors.ts'
 import type { Details, RevocationScope, TerminateCommand } from '../model.ts'
-import { changedNothing } from '../store/postgres.ts'
+import { changedNothing } from '../store/postgres-failures.ts'
 import type { Database } from '../store/postgres.ts'
 import { insertRevocation, readRevocation } from '../store/revocations.ts'
 import type { Revocation } from '../store/revocations.ts'

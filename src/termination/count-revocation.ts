@@ -1,6 +1,6 @@
 /** How many sessions a revocation would end, found out within a bound of sessions and of time. */
 import type { RevocationScope } from '../model.ts'
-import { sqlState } from '../store/postgres.ts'
+import { sqlState } from '../store/postgres-failures.ts'
 import type { Database } from '../store/postgres.ts'
 import { countMatching } from '../store/revocation-filter.ts'
 import { readCutoff } from '../store/revocation-preview.ts'

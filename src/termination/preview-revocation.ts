@@ -6,7 +6,7 @@
  */
 import { kills } from '../client/kills.ts'
 import type { Containment, RevocationScope } from '../model.ts'
-import { sqlState } from '../store/postgres.ts'
+import { sqlState } from '../store/postgres-failures.ts'
 import type { Database } from '../store/postgres.ts'
 import { meansSession, readCutoff, readImpact } from '../store/revocation-preview.ts'
 import type { Impact } from '../store/revocation-preview.ts'

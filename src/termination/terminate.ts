@@ -6,7 +6,7 @@
  * answered `before`, with the details of the first termination, and nothing is written.
  */
 import type { EndedSession, TerminateAnswer, TerminateCommand } from '../model.ts'
-import { cannotConnect, changedNothing, sqlState } from '../store/postgres.ts'
+import { cannotConnect, changedNothing, sqlState } from '../store/postgres-failures.ts'
 import type { Database } from '../store/postgres.ts'
 import { terminateSessions } from '../store/terminations.ts'
 import type { Log } from '../telemetry.ts'

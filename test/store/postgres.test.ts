@@ -1,9 +1,10 @@
-/** What is known of a statement that failed: the caller is told "not at present" only where nothing can have happened. */
+/** What is known of a statement that failed: the caller is told "not at present" only where nothing can have happened. And what a lost connection ends: itself. */
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { cannotConnect, changedNothing, openDatabase } from '../../src/store/postgres.ts'
+import { deadlineClient, openDatabase } from '../../src/store/postgres.ts'
+import { cannotConnect, changedNothing, isPostgresAway } from '../../src/store/postgres-failures.ts'
 import { createDatabase } from '../harness/postgres.ts'
 import type { TestDatabase } from '../harness/postgres.ts'
 
@@ -40,5 +41,40 @@ describe('a failure certainly changed nothing', () => {
   it('where Postgres takes no writes', async () => {
     await database.sql.query(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$`)
     expect(changedNothing(await failureOf(database.url, 'INSERT INTO commits (sessions) VALUES (0)'))).toBe(true)
+  })
+})
+
+describe('a connection that Postgres ends', () => {
+  let database: TestDatabase
+  beforeAll(async () => { database = await createDatabase() })
+  afterAll(() => database.drop())
+
+  it('ends no process, though nobody may be listening to it at that moment', async () => {
+    const unheard: unknown[] = []
+    const hear = (error: unknown) => unheard.push(error)
+    process.on('uncaughtException', hear)
+    const client = new (deadlineClient(5_000))({ connectionString: database.url })
+    await client.connect()
+    const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')
+    // Not events.once, which would listen to errors as well.
+    const ended = new Promise((resolve) => client.once('end', resolve))
+    await database.sql.query('SELECT pg_terminate_backend($1)', [rows[0]?.pid])
+    await ended
+    process.off('uncaughtException', hear)
+    expect(unheard).toEqual([])
+  })
+
+  it('is told as "not at present", also where the peer resets it', async () => {
+    const resetting = createServer((socket) => {
+      socket.on('error', () => {})
+      socket.once('data', () => socket.resetAndDestroy())
+    }).listen(0, '127.0.0.1')
+    await once(resetting, 'listening')
+    const db = openDatabase({ url: `postgresql://u:p@127.0.0.1:${(resetting.address() as AddressInfo).port}/x`, name: 'test', max: 1 })
+    const failure = await db.$executeRawUnsafe('SELECT 1').then(() => null, (error: unknown) => error)
+    expect(failure).toBeInstanceOf(Error)
+    expect(isPostgresAway(failure as Error)).toBe(true)
+    await db.$disconnect()
+    resetting.close()
   })
 })

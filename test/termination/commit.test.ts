@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { changedNothing, openDatabase } from '../../src/store/postgres.ts'
+import { openDatabase } from '../../src/store/postgres.ts'
+import { changedNothing } from '../../src/store/postgres-failures.ts'
 import type { Database } from '../../src/store/postgres.ts'
 import { createSessionStore } from '../../src/store/sessions.ts'
 import { readTerminated, terminateSessions } from '../../src/store/terminations.ts'
