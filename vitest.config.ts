@@ -12,5 +12,6 @@ export default defineConfig({
     // Only for what hangs: how fast things are is the bench's, and a busy machine is slow.
     testTimeout: 60_000,
     hookTimeout: 120_000,
+    expect: { poll: { timeout: 10_000 } },
   },
 })

@@ -175,7 +175,7 @@ describe('steering', () => {
     await vi.waitFor(async () => {
       const { rows } = await sql(`SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%revocation_slices%' AND datname = current_database()`, [])
       expect(rows).toHaveLength(1)
-    })
+    }, { timeout: 10_000 })
     expect(isAnswered).toBe(false)
     await chunk.query('COMMIT')
     chunk.release()

@@ -17,7 +17,7 @@ it('reads what many watch once a round, and nothing when nobody watches', async 
   } })
   const sights: string[] = []
   const watching = ['a', 'b', 'a', 'a'].map((id) => watch.watch(id, { onSight: ({ revocation: { id: seen } }) => void sights.push(seen), onStop }))
-  await vi.waitFor(() => expect(sights.filter((id) => id === 'a').length).toBeGreaterThanOrEqual(6))
+  await vi.waitFor(() => expect(sights.filter((id) => id === 'a').length).toBeGreaterThanOrEqual(6), { timeout: 10_000 })
   expect(asked.at(-1)).toEqual(['a', 'b'])
   expect(watch.watchers()).toBe(4)
   for (const one of watching) {
@@ -27,7 +27,7 @@ it('reads what many watch once a round, and nothing when nobody watches', async 
   expect(watch.watchers()).toBe(0)
   const before = asked.length
   const last = watch.watch('c', { onSight: () => void sights.push('c'), onStop })
-  await vi.waitFor(() => expect(sights).toContain('c'))
+  await vi.waitFor(() => expect(sights).toContain('c'), { timeout: 10_000 })
   expect(asked.slice(before).every((ids) => ids.length === 1 && ids[0] === 'c')).toBe(true)
   last?.leave()
 })
@@ -42,7 +42,7 @@ it('goes on where a read fails, and lets everybody go when it stops', async () =
   let stopped = 0
   watch.watch('a', { onSight: ({ revocation: { id } }) => void seen.push(id), onStop: () => (stopped += 1) })
   watch.watch('b', { onSight: () => {}, onStop: () => (stopped += 1) })
-  await vi.waitFor(() => expect(seen).toContain('a'))
+  await vi.waitFor(() => expect(seen).toContain('a'), { timeout: 10_000 })
   watch.stop()
   expect(stopped).toBe(2)
   expect(watch.watch('c', { onSight: () => {}, onStop })).toBeNull()

@@ -21,11 +21,11 @@ describe('createSettledWaiters', () => {
     const known = new Map<string, Settled>([['a', { routed: false, counts: { ...counts, total: 0, pending: 0 } }]])
     const { waiters, asked } = create(async () => known)
     const waiting = waiters.wait('a', 10_000)
-    await vi.waitFor(() => expect(asked.length).toBeGreaterThan(1))
+    await vi.waitFor(() => expect(asked.length).toBeGreaterThan(1), { timeout: 10_000 })
     expect(waiters.waiting()).toBe(1)
     known.set('a', open)
     const rounds = asked.length
-    await vi.waitFor(() => expect(asked.length).toBeGreaterThan(rounds + 1))
+    await vi.waitFor(() => expect(asked.length).toBeGreaterThan(rounds + 1), { timeout: 10_000 })
     expect(waiters.waiting()).toBe(1)
     known.set('a', done)
     expect(await waiting?.settled).toEqual(done)

@@ -28,10 +28,15 @@ describe.skipIf(redisMissing)('an API process killed', () => {
 
   /** Commands that are in the queue, of an API process that is no more. */
   const orphaned = async () => {
-    const ids = await cluster.live(5)
+    const ids = await cluster.live(2)
     worker.signal('SIGSTOP')
-    const answers = Promise.allSettled(ids.map((id) => cluster.end(doomed, id)))
-    await vi.waitFor(async () => expect(await waiting()).toBeGreaterThan(0), { interval: 2 })
+    // One after the other, so that each is a job of its own and certainly in the queue.
+    const asked: Promise<Answer>[] = []
+    for (const id of ids) {
+      asked.push(cluster.end(doomed, id))
+      await vi.waitFor(async () => expect(await waiting()).toBe(asked.length), { timeout: 10_000, interval: 2 })
+    }
+    const answers = Promise.allSettled(asked)
     await doomed.kill()
     expect((await answers).every(({ status }) => status === 'rejected')).toBe(true)
     expect((await cluster.committed(ids)).size).toBe(0)

@@ -118,7 +118,7 @@ describe.each(ways)('overload, queue on $kind, used from $queueFrom on', ({ kind
       for (const id of ids.slice(0, 60)) again.set(id, await end(id))
       await expectTruth(again)
       for (const [id, { text }] of again) if (good.has(id)) expect(text).toBe(good.get(id)?.text)
-      await vi.waitFor(async () => expect(await cluster.metric(api, 'curfew_waiting')).toBe(0))
+      await vi.waitFor(async () => expect(await cluster.metric(api, 'curfew_waiting')).toBe(0), { timeout: 10_000 })
       await cluster.untilQueued(api)
       await cluster.untilSettled()
     })

@@ -19,7 +19,7 @@ describe('SIGTERM', () => {
     nobody.on('error', () => {})
     nobody.write('DELETE /v2/sess')
     // Answered after those two were accepted.
-    await vi.waitFor(async () => expect((await fetch(`${api.apiUrl}/healthz`, { headers: { connection: 'close' } })).status).toBe(200))
+    await vi.waitFor(async () => expect((await fetch(`${api.apiUrl}/healthz`, { headers: { connection: 'close' } })).status).toBe(200), { timeout: 10_000 })
     expect(await stopInTime(api)).toBe(0)
     expect(api.lines.at(-1)).toContain('"inTime":true')
   })

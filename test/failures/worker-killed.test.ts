@@ -65,7 +65,7 @@ describe.skipIf(redisMissing)('a worker killed', () => {
     // Redis answers PING as ever, and takes no result.
     await redis.client.client('PAUSE', 30_000, 'WRITE')
     await held.release()
-    await vi.waitFor(async () => expect((await cluster.committed([id])).size).toBe(1), { interval: 5 })
+    await vi.waitFor(async () => expect((await cluster.committed([id])).size).toBe(1), { timeout: 10_000, interval: 5 })
     await worker.kill()
     expect((await answer).ms).toBeLessThan(2_000)
     await expectOneEvent(id, await answer)

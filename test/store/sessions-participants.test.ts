@@ -39,7 +39,7 @@ const someoneWaits = () =>
       `SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'curfew-test' AND wait_event_type = 'Lock'`,
     )
     expect(rows.length).toBeGreaterThan(0)
-  })
+  }, { timeout: 10_000 })
 
 describe('a live session', () => {
   it('gains a participant, with the session’s id and user unless told', async () => {

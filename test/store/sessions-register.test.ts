@@ -36,7 +36,7 @@ const someoneWaits = () =>
       `SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'curfew-test' AND wait_event_type = 'Lock'`,
     )
     expect(rows.length).toBeGreaterThan(0)
-  })
+  }, { timeout: 10_000 })
 
 describe('a new session', () => {
   it('is stored whole, with its participants and event 1 by the actor', async () => {

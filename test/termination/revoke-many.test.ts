@@ -54,6 +54,6 @@ it('a helper that fails while others work fails the run, and nothing else', asyn
   })
   await expect(engine.advance(id)).rejects.toThrow('the connection was lost')
   await engine.advance(id)
-  await vi.waitFor(async () => expect(await rig.truth(id)).toMatchObject({ state: 'done', terminated: 60_000, matched: 60_000 }))
+  await vi.waitFor(async () => expect(await rig.truth(id)).toMatchObject({ state: 'done', terminated: 60_000, matched: 60_000 }), { timeout: 10_000 })
   await engine.stop()
 }, 60_000)
