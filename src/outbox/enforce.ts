@@ -1,28 +1,35 @@
 /**
  * The second clock. A commit is enforced when the local channels have confirmed it: the stream its tombstones, the cache
  * channel the deletion of keys. The worker tries at once, within a bound, before it answers; what was not confirmed
- * stays findable in Postgres (`commits.enforced_at is null`) and `upkeep` comes back to it. Recording happens in
- * batches, after the answer.
+ * stays findable in Postgres (`commits.enforced_at is null`) and `upkeep` comes back to it.
+ *
+ * The two are told and judged apart (`outlet.ts`): the applications' caches may be away for an hour, and guards still
+ * learn of every tombstone at once, and that nothing is missing.
  */
 import type { CacheChannel, CacheTarget } from '../channels/cache.ts'
 import type { StreamChannel } from '../channels/stream.ts'
 import type { EndedSession } from '../model.ts'
 import { within } from '../queue/within.ts'
-import { markEnforced, markEnforcedAgain, markUnenforced, readDueAgain, readEnforceable, readUnenforced } from '../store/commits.ts'
+import { FIRST_TELLING, markEnforcedAgain, markStreamed, readDueAgain, readEnforceable, readUnenforced, readUnstreamed } from '../store/commits.ts'
+import type { CommitTelling, EnforceableSession } from '../store/commits.ts'
 import type { Database } from '../store/postgres.ts'
+import type { LateSid } from '../store/session-participants.ts'
 import type { Log, Metrics } from '../telemetry.ts'
+import { createOutlet } from './outlet.ts'
+import type { Telling } from './outlet.ts'
+import { createEnforcedRecorder } from './record-enforced.ts'
 
 export interface Enforcement {
-  /** Tells the caches of a commit, waiting `boundMs` at most. Never rejects: what fails is upkeep's. */
+  /** Tells the local channels of a commit, waiting a bound at most. Never rejects: what fails is upkeep's. */
   enforce(commitId: string, ended: readonly EndedSession[]): Promise<void>
-  /** Tells the caches of a chunk of a revocation: nobody waits for an answer, so only as long as they take. Never rejects. */
+  /** Tells them of a chunk of a revocation: nobody waits for an answer, so only as long as they take. Never rejects. */
   enforceChunk(commitId: string, ended: readonly EndedSession[]): Promise<void>
   /**
-   * Tells the caches of a sid by which a participant came to know a session of this commit too late, within a bound. Never
-   * rejects: where it fails, upkeep enforces the whole commit once more.
+   * Tells them of a sid by which a participant came to know a session too late, within a bound. Never rejects: what fails
+   * is upkeep's, because its commit has counted as unenforced since the sid was stored.
    */
-  enforceLateSid(commitId: string, session: EndedSession): Promise<void>
-  /** Takes up all commits that were not enforced. */
+  enforceLateSid(late: LateSid): Promise<void>
+  /** Takes up all commits that were not enforced. @throws what a channel rejects with, once the other has been told of all. */
   enforcePending(): Promise<void>
   /** Deletes cache keys a second time wherever that is due. */
   enforceAgain(): Promise<void>
@@ -31,22 +38,11 @@ export interface Enforcement {
   stop(): Promise<void>
 }
 
-/** How long a caller's answer may wait for the caches: a Redis round trip many times over, and less than a person notices. */
-const BOUND_MS = 100
-/** Recording interval: a batch of rows costs little more than one. */
-const RECORD_EVERY_MS = 50
+const LATE_SID_BOUND_MS = 100
 /** Younger commits are still in their worker's hands. */
 const PENDING_AFTER_MS = 2_000
-/** After a chunk that caches did not confirm, the next ones are left to upkeep for so long: sessions end all the same. */
-const CHUNKS_AWAY_MS = 2_000
 /** Commits, and sessions of them, taken up at once by upkeep: some 10 MB of targets in memory. */
 const AT_ONCE = { limit: 100, sessions: 20_000 } as const
-
-interface Confirmed {
-  readonly commitId: string
-  readonly atMs: number
-  readonly again: boolean
-}
 
 export const createEnforcement = (deps: {
   db: Database
@@ -60,126 +56,98 @@ export const createEnforcement = (deps: {
   log: Log
 }): Enforcement => {
   const { db, channel, stream, secondDeleteSeconds, signal, metrics, log } = deps
-  let confirmed: Confirmed[] = []
-  let timer: NodeJS.Timeout | undefined
-  let recording: Promise<void> = Promise.resolve()
-  /** The caches did not confirm in time: until one attempt does, nobody waits for them, and one attempt at a time is made. */
-  let away = false
-  let attempts = 0
-  let chunksFromMs = 0
+  const recorder = createEnforcedRecorder({ db, metrics, log })
+  const outlets = { stream: createOutlet({ what: 'stream', log }), cache: createOutlet({ what: 'cache', log }) }
 
-  const mark = async (commitIds: readonly string[], agesMs: readonly number[], again: readonly boolean[]) => {
-    for (const seconds of await markEnforced(db, commitIds, agesMs, again)) metrics.curfew_enforced_seconds.observe(seconds)
+  const announce = async (commitId: string, ended: readonly EndedSession[]): Promise<void> => stream?.announce(commitId, ended)
+
+  /** Deletes the keys; returns whether once is enough: there are none to delete a second time. */
+  const deleteKeys = async (commitId: string, ended: readonly EndedSession[]): Promise<boolean> => {
+    const targets: readonly CacheTarget[] = channel.needsUsers
+      ? await readEnforceable(db, [commitId])
+      : ended.map((session) => ({ ...session, userId: '' }))
+    await channel.deleteKeys(targets)
+    return !channel.hasKeys(targets)
   }
 
-  const record = async () => {
-    const batch = confirmed
-    if (batch.length === 0) return
-    confirmed = []
-    const now = performance.now()
-    try {
-      await mark(batch.map(({ commitId }) => commitId), batch.map(({ atMs }) => now - atMs), batch.map(({ again }) => again))
-    } catch (error) {
-      // Unrecorded is not lost: upkeep finds the commits unenforced and tells the caches once more.
-      log.warn({ event: 'enforce.unrecorded', commits: batch.length, err: error }, 'could not record that caches were told')
-    }
-  }
-
-  const withUsers = async (commitId: string, ended: readonly EndedSession[]): Promise<CacheTarget[]> =>
-    channel.needsUsers ? readEnforceable(db, [commitId]) : ended.map((session) => ({ ...session, userId: '' }))
-
-  const applyOnce = async (commitId: string, ended: readonly EndedSession[]) => {
-    // The tombstones wait for nothing else.
-    const announced = stream?.announce(commitId, ended)
-    const deleted = withUsers(commitId, ended).then(async (targets) => {
-      await channel.deleteKeys(targets)
-      return targets
+  /** Records, when both are known, what they confirmed. */
+  const recordBoth = (commit: CommitTelling, told: { streamed: Promise<boolean>; deleted: Promise<boolean>; once: () => boolean }) =>
+    Promise.all([told.streamed, told.deleted]).then(([streamed, deleted]) => {
+      if (streamed && deleted) recorder.enforced(commit, told.once())
+      else if (streamed) recorder.streamed(commit)
     })
-    const [targets] = await Promise.all([deleted, announced])
-    confirmed.push({ commitId, atMs: performance.now(), again: !channel.hasKeys(targets) })
-  }
 
-  const attempt = async (commitId: string, ended: readonly EndedSession[]) => {
-    attempts += 1
-    try {
-      await applyOnce(commitId, ended)
-      away = false
-    } catch (error) {
-      if (!away) log.warn({ event: 'enforce.failed', commitId, err: error }, 'caches cannot be told; upkeep will come back to it')
-      away = true
-    } finally {
-      attempts -= 1
-    }
-  }
-
-  const enforceLate = async (ids: readonly string[]) => {
-    const sessions = await readEnforceable(db, ids)
-    const last = ids.at(-1)
-    await Promise.all([last === undefined ? undefined : stream?.announce(last, sessions), channel.deleteKeys(sessions)])
-    const again = !channel.hasKeys(sessions)
-    await mark(ids, ids.map(() => 0), ids.map(() => again))
-  }
-
-  const deleteAgain = async (ids: readonly string[]) => {
-    await channel.deleteKeys(await readEnforceable(db, ids))
-    await markEnforcedAgain(db, ids)
+  /** Both at the same time; the tombstones wait for nothing else. */
+  const tellBoth = (commitId: string, ended: readonly EndedSession[]): Promise<void>[] => {
+    let once = false
+    const streamed: Telling = outlets.stream.tell(() => announce(commitId, ended))
+    const deleted: Telling = outlets.cache.tell(async () => {
+      once = await deleteKeys(commitId, ended)
+    })
+    const commit = { commitId, telling: FIRST_TELLING }
+    void recordBoth(commit, { streamed: streamed.confirmed, deleted: deleted.confirmed, once: () => once })
+    return [streamed.waited, deleted.waited]
   }
 
   /** Slice after slice until a read finds none. Each slice is marked, so the next read does not meet it. */
-  const takeUpAll = async (read: () => Promise<string[]>, settle: (ids: readonly string[]) => Promise<void>) => {
-    let ids: string[]
+  const takeUpAll = async <T>(read: () => Promise<T[]>, settle: (slice: readonly T[]) => Promise<void>) => {
+    let slice: T[]
     do {
-      ids = await read()
-      if (ids.length > 0) await settle(ids)
-    } while (ids.length > 0 && signal?.aborted !== true)
+      slice = await read()
+      if (slice.length > 0) await settle(slice)
+    } while (slice.length > 0 && signal?.aborted !== true)
   }
+
+  const marksOf = (commits: readonly CommitTelling[], sessions: readonly EnforceableSession[]) => {
+    const once = !channel.hasKeys(sessions)
+    return commits.map((commit) => ({ ...commit, ageMs: 0, once }))
+  }
+  const idsOf = (commits: readonly CommitTelling[]): string[] => commits.map(({ commitId }) => commitId)
 
   return {
     enforce: async (commitId, ended) => {
-      if (away && attempts > 0) return
-      const applied = attempt(commitId, ended)
-      if (away) return
-      let bound: NodeJS.Timeout | undefined
-      const late = new Promise<void>((resolve) => {
-        bound = setTimeout(() => {
-          away = true
-          resolve()
-        }, BOUND_MS)
-      })
-      await Promise.race([applied, late])
-      clearTimeout(bound)
+      await Promise.all(tellBoth(commitId, ended))
     },
     enforceChunk: async (commitId, ended) => {
-      // Until a log-out has found them back, caches are upkeep's.
-      if (away || performance.now() < chunksFromMs) return
-      try {
-        await applyOnce(commitId, ended)
-      } catch (error) {
-        chunksFromMs = performance.now() + CHUNKS_AWAY_MS
-        log.warn({ event: 'enforce.failed', commitId, err: error }, 'caches cannot be told; upkeep will come back to it')
-      }
+      let once = false
+      const streamed = outlets.stream.tellPatiently(() => announce(commitId, ended))
+      const deleted = outlets.cache.tellPatiently(async () => {
+        once = await deleteKeys(commitId, ended)
+      })
+      await recordBoth({ commitId, telling: FIRST_TELLING }, { streamed, deleted, once: () => once })
     },
-    enforceLateSid: async (commitId, session) => {
-      const told = Promise.all([stream?.announce(commitId, [session]), channel.deleteKeys([{ ...session, userId: '' }])])
+    enforceLateSid: async ({ commitId, session, telling }) => {
       try {
-        await within(told, BOUND_MS, 'Telling of a late sid')
+        const told = Promise.all([deleteKeys(commitId, [session]), announce(commitId, [session])])
+        const [once] = await within(told, LATE_SID_BOUND_MS, 'Telling of a late sid')
+        if (telling !== null) recorder.enforced({ commitId, telling }, once)
       } catch (err) {
-        log.warn({ event: 'enforce.late_failed', commitId, err }, 'caches cannot be told of a late participant; upkeep will come back to it')
-        await markUnenforced(db, commitId).catch((error: unknown) => log.error({ event: 'enforce.late_lost', commitId, err: error }, 'a late participant is not told to caches'))
+        log.warn({ event: 'enforce.late_failed', commitId, err }, 'local channels cannot be told of a late participant; upkeep will come back to it')
       }
     },
-    enforcePending: () => takeUpAll(() => readUnenforced(db, { olderThanMs: PENDING_AFTER_MS, ...AT_ONCE }), enforceLate),
-    enforceAgain: () => takeUpAll(() => readDueAgain(db, { afterSeconds: secondDeleteSeconds, ...AT_ONCE }), deleteAgain),
-    start: async () => {
-      timer ??= setInterval(() => {
-        recording = recording.then(record)
-      }, RECORD_EVERY_MS)
+    enforcePending: async () => {
+      // Guards come first, and wait for no cache.
+      const failures: unknown[] = []
+      await takeUpAll(() => readUnstreamed(db, { olderThanMs: PENDING_AFTER_MS, ...AT_ONCE }), async (commits) => {
+        const sessions = await readEnforceable(db, idsOf(commits))
+        const deleted = failures.length === 0 ? channel.deleteKeys(sessions).catch((error: unknown) => failures.push(error)) : undefined
+        const last = commits.at(-1)
+        await Promise.all([last === undefined ? undefined : announce(last.commitId, sessions), deleted])
+        if (failures.length === 0) await recorder.mark(marksOf(commits, sessions))
+        else await markStreamed(db, commits)
+      })
+      if (failures.length > 0) throw failures[0]
+      await takeUpAll(() => readUnenforced(db, { olderThanMs: PENDING_AFTER_MS, ...AT_ONCE }), async (commits) => {
+        const sessions = await readEnforceable(db, idsOf(commits))
+        await channel.deleteKeys(sessions)
+        await recorder.mark(marksOf(commits, sessions))
+      })
     },
-    stop: async () => {
-      clearInterval(timer)
-      timer = undefined
-      recording = recording.then(record)
-      await recording
-    },
+    enforceAgain: () => takeUpAll(() => readDueAgain(db, { afterSeconds: secondDeleteSeconds, ...AT_ONCE }), async (ids) => {
+      await channel.deleteKeys(await readEnforceable(db, ids))
+      await markEnforcedAgain(db, ids)
+    }),
+    start: async () => recorder.start(),
+    stop: recorder.stop,
   }
 }

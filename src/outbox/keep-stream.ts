@@ -5,10 +5,11 @@
  *
  * Repeat-safe; several workers do the same thing twice, harmlessly, but for writing a Redis again: that one does.
  */
+import type { EndedOnTheWire } from '../client/wire.ts'
 import type { Restoring, StreamChannel, StreamState } from '../channels/stream.ts'
 import type { Database } from '../store/postgres.ts'
-import { givePositions, pruneEntries, readEnforcedUpTo, readTombstones } from '../store/stream.ts'
-import type { EnforcedUpTo } from '../store/stream.ts'
+import { givePositions, pruneEntries, readRetold, readStreamedUpTo, readTombstones } from '../store/stream.ts'
+import type { RetoldPlace, StreamedUpTo } from '../store/stream.ts'
 import type { Log } from '../telemetry.ts'
 import { announceMissingRules } from './announce-rules.ts'
 
@@ -40,37 +41,47 @@ export const createKeepStream = (deps: {
     let before: string | null = null
     let newest: string | null = null
     let sessions = 0
+    const put = async (ended: readonly EndedOnTheWire[]) => {
+      await restoring.put(ended)
+      sessions += ended.reduce((sum, { sessionIds }) => sum + sessionIds.length, 0)
+    }
     do {
       const page = await readTombstones(db, { before, sinceMs, maxTokenLifetimeSeconds })
-      await restoring.put(page.ended)
+      await put(page.ended)
       newest ??= page.newest
-      sessions += page.ended.reduce((sum, { sessionIds }) => sum + sessionIds.length, 0)
       before = page.next
     } while (before !== null)
+    // Of older commits, what was told again since.
+    let after: RetoldPlace | null = null
+    do {
+      const page = await readRetold(db, { sinceMs, after, maxTokenLifetimeSeconds })
+      await put(page.ended)
+      after = page.next
+    } while (after !== null)
     const opened = (await announceMissingRules({ db, stream: channel })) && (await restoring.open(newest))
     log.warn({ event: 'stream.restored', sessions, sinceMs, opened }, 'Redis had lost something; it was written again')
     return opened
   }
 
   /** True where the stream in Redis is whole, or has been made so. */
-  const makeWhole = async (channel: StreamChannel, state: StreamState, enforced: EnforcedUpTo): Promise<boolean> => {
-    if (state.whole && state.commit >= enforced.commit) return true
+  const makeWhole = async (channel: StreamChannel, state: StreamState, streamed: StreamedUpTo): Promise<boolean> => {
+    if (state.whole && state.commit >= streamed.commit) return true
     // Where it lacks something without having started anew, what it says of itself is not believed.
     const distrust = state.whole
     const restoring = await channel.restore({ distrust })
     if (restoring === null) return false
     const keptMs = distrust || state.freshDbMs === null ? 0 : state.freshDbMs - MARGIN_MS
-    return writeAgain(channel, restoring, Math.max(keptMs, enforced.nowMs - horizonMs))
+    return writeAgain(channel, restoring, Math.max(keptMs, streamed.nowMs - horizonMs))
   }
 
   const keep = async (channel: StreamChannel): Promise<void> => {
     const sinceMs = performance.now()
-    // In this order: what is enforced is judged before the Redis is looked at, so a loss in between is noticed.
-    const enforced = await readEnforcedUpTo(db)
+    // In this order: what is on it is judged before the Redis is looked at, so a loss in between is noticed.
+    const streamed = await readStreamedUpTo(db)
     const state = await channel.state()
-    if (!(await makeWhole(channel, state, enforced))) return
+    if (!(await makeWhole(channel, state, streamed))) return
     if (!(await announceMissingRules({ db, stream: channel }))) return
-    await channel.advance(enforced.freshMs, enforced.nowMs - enforced.freshMs + (performance.now() - sinceMs))
+    await channel.advance(streamed.freshMs, streamed.nowMs - streamed.freshMs + (performance.now() - sinceMs))
     await channel.prune()
   }
 

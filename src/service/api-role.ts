@@ -122,7 +122,7 @@ export const createApiRole = (ground: Ground, ready: () => Promise<Readiness>) =
       readEntries: (asked) => readEntries(reads, { ...asked, maxTokenLifetimeSeconds }),
       readTombstones: ({ before, sinceMsAgo }) =>
         readTombstones(reads, { before, sinceMs: Date.now() - Math.min(livesMs, sinceMsAgo ?? livesMs), maxTokenLifetimeSeconds }),
-      readRetold: () => readRetold(reads, { maxTokenLifetimeSeconds }),
+      readRetold: ({ sinceMsAgo, after }) => readRetold(reads, { sinceMs: Date.now() - sinceMsAgo, after, maxTokenLifetimeSeconds }),
       readRulesAfter: (asked) => readRulesAfter(reads, asked),
       log,
     },

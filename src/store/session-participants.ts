@@ -2,7 +2,7 @@
  * Adds a participant to a session, under the session's row lock: so it comes either before the termination, which
  * then tells it, or after, and then its delivery is planned here, in the transaction that stores it (G5).
  *
- * Lock order: the session, then what `planLateParticipant` locks (receivers, deliveries).
+ * Lock order: the session, its commit, then what `planLateParticipant` locks (receivers, deliveries).
  */
 import { CurfewError } from '../errors.ts'
 import type { Details, EndedSession, SessionState } from '../model.ts'
@@ -36,6 +36,8 @@ export type ParticipantAnswer =
 export interface LateSid {
   readonly commitId: string
   readonly session: EndedSession
+  /** The telling that this sid makes whole; null: there is more to be told of the commit than this sid, and upkeep does. */
+  readonly telling: number | null
 }
 
 export interface ParticipantDeps {
@@ -77,24 +79,31 @@ SELECT room.free, EXISTS (SELECT FROM put) AS added, coalesce(c.sequence, s.sequ
        cutoff_rule_of(s.issuer, s.resource_owner, s.user_id, s.id, s.born) IS NOT NULL AS killed
 FROM room CROSS JOIN sessions s LEFT JOIN changed c ON c.id = s.id WHERE s.id = $1`
 
-// The commit comes on the stream once more, behind those who have read it already.
+// The commit comes on the stream once more, behind those who have read it already, and counts as unenforced until the
+// local channels were told: whoever is to tell them may be killed.
 const TELL_LATE = `
-WITH ended AS (
-  SELECT e.commit_id, s.issuer, floor(extract(epoch FROM s.expires_at) * 1000)::float8 AS "expiresAtMs"
+WITH ended AS MATERIALIZED (
+  SELECT e.commit_id, s.issuer, floor(extract(epoch FROM s.expires_at) * 1000)::float8 AS expires_ms
   FROM session_events e JOIN sessions s ON s.id = e.session_id
   WHERE e.session_id = $1 AND e.type = 'session.terminated' AND e.commit_id IS NOT NULL
+), held AS MATERIALIZED (
+  SELECT id, enforced_at IS NOT NULL AS enforced FROM commits WHERE id = (SELECT commit_id FROM ended) FOR NO KEY UPDATE
 ), again AS (
-  INSERT INTO stream_entries (commit_id) SELECT commit_id FROM ended WHERE $2
+  UPDATE commits c SET enforced_at = NULL, streamed_at = NULL, enforced_again_at = NULL, tellings = c.tellings + 1, retold_at = clock_timestamp()
+  FROM held h WHERE c.id = h.id AND $2
+  RETURNING c.id, CASE WHEN h.enforced THEN c.tellings END AS telling
+), on_stream AS (
+  INSERT INTO stream_entries (commit_id) SELECT id FROM again
 )
-SELECT commit_id::text AS "commitId", issuer, "expiresAtMs" FROM ended`
+SELECT e.commit_id::text AS "commitId", e.issuer, e.expires_ms AS "expiresAtMs", a.telling FROM ended e LEFT JOIN again a ON a.id = e.commit_id`
 
 /** @param isNew false: it has been told before, and is told again to the local channels alone. */
 const tellLate = async (tx: Statements, { sessionId, sid, isNew }: { sessionId: string; sid: string; isNew: boolean }): Promise<LateSid | null> => {
   if (sid === sessionId) return null
-  const [row] = await tx.$queryRawUnsafe<{ commitId: string; issuer: string; expiresAtMs: number }[]>(TELL_LATE, sessionId, isNew)
+  const [row] = await tx.$queryRawUnsafe<{ commitId: string; issuer: string; expiresAtMs: number; telling: number | null }[]>(TELL_LATE, sessionId, isNew)
   if (row === undefined) return null
-  const { commitId, issuer, expiresAtMs } = row
-  return { commitId, session: { sessionId, issuer, expiresAtMs, cacheKeys: [], sids: [sid] } }
+  const { commitId, issuer, expiresAtMs, telling } = row
+  return { commitId, telling, session: { sessionId, issuer, expiresAtMs, cacheKeys: [], sids: [sid] } }
 }
 
 interface LockedRow {

@@ -14,7 +14,7 @@ SELECT
      WHERE routed_at IS NULL AND revocation_id IS NULL ORDER BY id LIMIT 100) u)::float8 AS "unroutedSeconds",
   (SELECT coalesce(max(age), 0) FROM (SELECT extract(epoch FROM clock_timestamp() - committed_at) AS age FROM commits
      WHERE routed_at IS NULL AND revocation_id IS NOT NULL ORDER BY revocation_id, id LIMIT 100) u)::float8 AS "revocationsUnroutedSeconds",
-  (SELECT coalesce(max(age), 0) FROM (SELECT extract(epoch FROM clock_timestamp() - committed_at) AS age FROM commits
+  (SELECT coalesce(max(age), 0) FROM (SELECT extract(epoch FROM clock_timestamp() - coalesce(retold_at, committed_at)) AS age FROM commits
      WHERE enforced_at IS NULL ORDER BY id LIMIT 100) e)::float8 AS "unenforcedSeconds"`
 
 export interface OldestCommits {

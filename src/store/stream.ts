@@ -157,37 +157,71 @@ export const readTombstones = async (
   return { ended: JSON.parse(row.ended) as EndedOnTheWire[], next: row.last ? null : row.next, newest: row.newest }
 }
 
-// Some hundred thousand narrow rows at most, and read for few.
+// By when they were to be told again, so that none is missed, however old its commit is.
 const RETOLD = `
-WITH told AS MATERIALIZED (
-  SELECT commit_id AS id FROM stream_entries GROUP BY commit_id HAVING count(*) > 1 ORDER BY commit_id DESC LIMIT ${COMMITS_AT_ONCE}
-), ended AS (${ENDED('told', '$1')})
-SELECT issuer, array_agg(id) AS "sessionIds", array_agg(expires_ms) AS "expiresMs" FROM ended GROUP BY issuer`
+WITH next AS MATERIALIZED (
+  SELECT id, sessions, retold_at FROM commits
+  WHERE retold_at >= to_timestamp($2::float8 / 1000) AND (retold_at, id) > (coalesce($3::text::timestamptz, '-infinity'), coalesce($4::text::bigint, 0))
+  ORDER BY retold_at, id LIMIT ${COMMITS_AT_ONCE}
+), told AS MATERIALIZED (
+  SELECT id, retold_at FROM (SELECT id, retold_at, sum(sessions) OVER (ORDER BY retold_at, id) - sessions AS before FROM next) n WHERE before < ${SESSIONS_AT_ONCE}
+), ended AS (${ENDED('told', '$1')}),
+columns AS (
+  SELECT issuer, json_agg(id) AS ids, json_agg(expires_ms) AS ends FROM ended
+  WHERE expires_ms > extract(epoch FROM clock_timestamp()) * 1000 GROUP BY issuer
+), last AS (
+  SELECT id, retold_at FROM told ORDER BY retold_at DESC, id DESC LIMIT 1
+)
+SELECT (SELECT json_build_object('retoldAt', retold_at::text, 'commitId', id::text) FROM last)::text AS next,
+  coalesce((SELECT json_agg(json_build_object('issuer', issuer, 'sessionIds', ids, 'expiresMs', ends)) FROM columns), '[]')::text AS ended`
 
-/** What commits ended that came on the stream again, because a participant became known by another sid after them. */
-export const readRetold = (db: Database, { maxTokenLifetimeSeconds }: { maxTokenLifetimeSeconds: number }): Promise<EndedOnTheWire[]> =>
-  db.$queryRawUnsafe<EndedOnTheWire[]>(RETOLD, maxTokenLifetimeSeconds)
+/** Where a page of what was told again ended. */
+export interface RetoldPlace {
+  readonly retoldAt: string
+  readonly commitId: string
+}
+
+export interface RetoldPage {
+  readonly ended: readonly EndedOnTheWire[]
+  /** Where the next page begins; null: there are no more. */
+  readonly next: RetoldPlace | null
+}
+
+/**
+ * What commits ended that are told again since `sinceMs` (the database's clock), because a participant became known by
+ * another sid after them; a page of it, in the order of telling. Relies on commits_retold.
+ */
+export const readRetold = async (
+  db: Database,
+  { sinceMs, after, maxTokenLifetimeSeconds }: { sinceMs: number; after: RetoldPlace | null; maxTokenLifetimeSeconds: number },
+): Promise<RetoldPage> => {
+  const [row] = await db.$queryRawUnsafe<{ next: string | null; ended: string }[]>(
+    RETOLD, maxTokenLifetimeSeconds, sinceMs, after?.retoldAt ?? null, after?.commitId ?? null,
+  )
+  if (row === undefined) throw new Error('A page of what is told again returned no row')
+  return { ended: JSON.parse(row.ended) as EndedOnTheWire[], next: row.next === null ? null : (JSON.parse(row.next) as RetoldPlace) }
+}
 
 // Ids and times are given together, so among the lowest hundred is the oldest, but for the width of a time slice.
-const ENFORCED = `
+const STREAMED = `
 SELECT (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS "nowMs",
-  (SELECT extract(epoch FROM min(committed_at)) * 1000 - 100 FROM (
-     SELECT committed_at FROM commits WHERE enforced_at IS NULL ORDER BY id LIMIT 100) u)::float8 AS "oldestMs",
-  coalesce((SELECT id FROM commits WHERE enforced_at IS NOT NULL ORDER BY id DESC LIMIT 1), 0)::float8 AS "commit"`
+  (SELECT extract(epoch FROM min(at)) * 1000 - 100 FROM (
+     SELECT coalesce(retold_at, committed_at) AS at FROM commits WHERE enforced_at IS NULL AND streamed_at IS NULL ORDER BY id LIMIT 100) u)::float8 AS "oldestMs",
+  coalesce((SELECT id FROM commits WHERE enforced_at IS NOT NULL OR streamed_at IS NOT NULL ORDER BY id DESC LIMIT 1), 0)::float8 AS "commit"`
 
-export interface EnforcedUpTo {
+export interface StreamedUpTo {
   /** The database's clock, in ms since 1970. */
   readonly nowMs: number
-  /** Everything committed before this is enforced, by the same clock. */
+  /** Everything that was to be told before this is on the stream, by the same clock. */
   readonly freshMs: number
-  /** The highest commit that was recorded as enforced. */
+  /** The highest commit that was recorded as on it. */
   readonly commit: number
 }
 
-/** How far commits are enforced. Relies on commits_unenforced and commits_pkey. */
-export const readEnforcedUpTo = async (db: Database): Promise<EnforcedUpTo> => {
-  const [row] = await db.$queryRawUnsafe<{ nowMs: number; oldestMs: number | null; commit: number }[]>(ENFORCED)
-  if (row === undefined) throw new Error('What is enforced returned no row')
+/** How far commits are recorded as on the stream. Relies on commits_unstreamed and commits_pkey. */
+export const readStreamedUpTo = async (db: Database): Promise<StreamedUpTo> => {
+  const [row] = await db.$queryRawUnsafe<{ nowMs: number; oldestMs: number | null; commit: number }[]>(STREAMED)
+  if (row === undefined) throw new Error('What is on the stream returned no row')
   return { nowMs: row.nowMs, freshMs: Math.min(row.nowMs, row.oldestMs ?? Infinity), commit: row.commit }
 }
 

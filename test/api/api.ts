@@ -172,7 +172,7 @@ export const startApi = async (
       givePositions: () => givePositions(db),
       readEntries: (asked) => readEntries(db, { ...asked, maxTokenLifetimeSeconds: 3_600 }),
       readTombstones: ({ before, sinceMsAgo }) => readTombstones(db, { before, sinceMs: sinceMsAgo === null ? 0 : Date.now() - sinceMsAgo, maxTokenLifetimeSeconds: 3_600 }),
-      readRetold: () => readRetold(db, { maxTokenLifetimeSeconds: 3_600 }),
+      readRetold: ({ sinceMsAgo, after }) => readRetold(db, { sinceMs: Date.now() - sinceMsAgo, after, maxTokenLifetimeSeconds: 3_600 }),
       readRulesAfter: (asked) => readRulesAfter(db, asked),
       log,
     },

@@ -31,7 +31,7 @@ beforeAll(async () => {
         givePositions: () => givePositions(api.db),
         readEntries: (asked) => readEntries(api.db, { ...asked, maxTokenLifetimeSeconds: 3_600 }),
         readTombstones: ({ before, sinceMsAgo }) => readTombstones(api.db, { before, sinceMs: sinceMsAgo === null ? 0 : Date.now() - sinceMsAgo, maxTokenLifetimeSeconds: 3_600 }),
-        readRetold: () => readRetold(api.db, { maxTokenLifetimeSeconds: 3_600 }),
+        readRetold: ({ sinceMsAgo, after }) => readRetold(api.db, { sinceMs: Date.now() - sinceMsAgo, after, maxTokenLifetimeSeconds: 3_600 }),
         readRulesAfter: (asked) => readRulesAfter(api.db, asked),
         log: createTelemetry({ level: 'silent' }).log,
       },

@@ -1,6 +1,6 @@
 /** The sids that tokens carry: the session's id, or what a participant was given instead. And what a rule alone would miss. */
-import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
-import { streamKeys, tombstoneMember } from '../../src/client/redis-names.ts'
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { streamKeys } from '../../src/client/redis-names.ts'
 import { createAddParticipant } from '../../src/store/session-participants.ts'
 import { terminateSessions } from '../../src/store/terminations.ts'
 import { redisMissing } from '../harness/redis.ts'
@@ -19,9 +19,6 @@ describe.skipIf(redisMissing)('the sid of a token', () => {
     await rig.redis.client.flushall()
     await rig.untilWhole()
   })
-  const held = async (id: string) => (await rig.redis.client.zscore(streamKeys.tombstones, tombstoneMember(ISSUER, id))) !== null
-  const untilEnforced = () =>
-    vi.waitUntil(async () => (await rig.database.sql.query('SELECT FROM commits WHERE enforced_at IS NULL')).rowCount === 0)
 
   it('refuses a token by whatever sid a participant knows the session: announced, from a snapshot, and after a loss', async () => {
     const ids = await rig.live(3, (id) => [id, `${id}/app`, `${id}/app`, `${id}/shop`])
@@ -31,7 +28,7 @@ describe.skipIf(redisMissing)('the sid of a token', () => {
     await rig.until(() => all.slice(0, 6).every((sid) => rig.check(guard, sid) === 'terminated'))
     expect(all.slice(6).map((sid) => rig.check(guard, sid))).toEqual(['active', 'active', 'active'])
     expect(await rig.redis.client.zcard(streamKeys.tombstones)).toBe(6)
-    await untilEnforced()
+    await rig.untilEnforced()
     await rig.redis.client.flushall()
     await rig.untilWhole()
     const later = await rig.guard()
@@ -45,17 +42,17 @@ describe.skipIf(redisMissing)('the sid of a token', () => {
     const late = async (sid: string) => {
       const answer = await add(writer, { sessionId: id, clientId: 'late', sid, sub: null })
       if (answer.outcome !== 'terminated' || answer.late === null) throw new Error(answer.outcome)
-      await rig.enforcement.enforceLateSid(answer.late.commitId, answer.late.session)
+      await rig.enforcement.enforceLateSid(answer.late)
     }
     const guard = await rig.guard()
     await rig.end([id])
-    await untilEnforced()
+    await rig.untilEnforced()
     await late('late/1')
     await rig.until(() => rig.check(guard, 'late/1') === 'terminated')
     rig.redis.freeze()
     await late('late/2')
     rig.redis.thaw()
-    await rig.database.sql.query(`UPDATE commits SET committed_at = committed_at - interval '1 minute'`)
+    await rig.age()
     await rig.enforcement.enforcePending()
     await rig.until(() => rig.check(guard, 'late/2') === 'terminated')
   })
@@ -65,7 +62,7 @@ describe.skipIf(redisMissing)('the sid of a token', () => {
     const { commitId } = await terminateSessions(rig.db, [command(id)])
     await rig.database.sql.query(`UPDATE commits SET committed_at = committed_at - interval '1 minute' WHERE id = $1`, [commitId])
     await rig.enforcement.enforcePending()
-    expect([await held(id), await held(`${id}/app`)]).toEqual([true, true])
+    expect([await rig.held(id), await rig.held(`${id}/app`)]).toEqual([true, true])
   })
 
   it('G2: refuses by its tombstone what a rule does not reach: a token refreshed after the cutoff that says nothing older', async () => {

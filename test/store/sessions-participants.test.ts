@@ -103,7 +103,7 @@ describe('a terminated session', () => {
     expect(await sessions.addParticipant(registrar, { ...joining('late'), sid: 's9' })).toEqual({
       outcome: 'terminated',
       wake: ['rp'],
-      late: { commitId: expect.stringMatching(/^\d+$/), session: expect.objectContaining({ sessionId: 'late', issuer: ISSUER, sids: ['s9'] }) },
+      late: { commitId: expect.stringMatching(/^\d+$/), telling: null, session: expect.objectContaining({ sessionId: 'late', issuer: ISSUER, sids: ['s9'] }) },
     })
     expect(await deliveriesOf('late')).toEqual([{ receiver_id: 'rp', client_id: 'rp', sid: 's9', sub: 'u1', state: 'pending' }])
     expect(await sessions.addParticipant(registrar, { ...joining('late'), sid: 's9' })).toMatchObject({ outcome: 'terminated' })

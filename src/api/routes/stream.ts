@@ -10,10 +10,10 @@ import type { FastifyInstance, FastifyReply } from 'fastify'
 import { z } from 'zod'
 import { requireInstance } from '../../auth/caller.ts'
 import { piecesOf, rulePieces, weightOf } from '../../channels/stream-pieces.ts'
-import type { ClockOnTheWire, EndedOnTheWire, FreshOnTheWire, SnapshotEnd, SnapshotHead, TailOnTheWire } from '../../client/wire.ts'
+import type { ClockOnTheWire, FreshOnTheWire, SnapshotEnd, SnapshotHead, TailOnTheWire } from '../../client/wire.ts'
 import { CurfewError } from '../../errors.ts'
 import { ruleOnTheWire } from '../../store/stream.ts'
-import type { TombstonePage } from '../../store/stream.ts'
+import type { RetoldPage, RetoldPlace, TombstonePage } from '../../store/stream.ts'
 import type { Caller } from '../caller.ts'
 import { errorAnswers } from '../documented-errors.ts'
 import { cursorText, readCursor } from '../stream-cursor.ts'
@@ -24,8 +24,8 @@ import type { Step, StreamReads } from '../stream-feed.ts'
 export interface StreamRoutesDeps extends StreamReads {
   /** As far back as anything can still live, or as what was committed so long ago. */
   readonly readTombstones: (asked: { before: string | null; sinceMsAgo: number | null }) => Promise<TombstonePage>
-  /** Whatever of older commits was told again since. */
-  readonly readRetold: () => Promise<readonly EndedOnTheWire[]>
+  /** Whatever of older commits was told again since then; a page of it. */
+  readonly readRetold: (asked: { sinceMsAgo: number; after: RetoldPlace | null }) => Promise<RetoldPage>
   /** Throws where the session of the caller's own token has ended. */
   readonly refuseDeadToken: (caller: Caller) => void | Promise<void>
 }
@@ -100,7 +100,14 @@ export const streamRoutes = async (app: FastifyInstance, deps: StreamRoutesDeps)
       if (page.ended.length > 0) for (const piece of piecesOf({ ended: page.ended })) yield line(piece)
       before = page.next
     } while (before !== null)
-    if (sinceMsAgo !== null) for (const piece of piecesOf({ ended: await deps.readRetold() })) yield line(piece)
+    let retold: RetoldPlace | null = null
+    if (sinceMsAgo !== null) {
+      do {
+        const page: RetoldPage = await deps.readRetold({ sinceMsAgo, after: retold })
+        if (page.ended.length > 0) for (const piece of piecesOf({ ended: page.ended })) yield line(piece)
+        retold = page.next
+      } while (retold !== null)
+    }
     yield line({ done: true } satisfies SnapshotEnd)
   }
 

@@ -5,8 +5,8 @@
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 import { CurfewError } from '../../../errors.ts'
-import type { EndedSession } from '../../../model.ts'
 import { CUTOFF_SAYS } from '../../../store/cutoff-match.ts'
+import type { LateSid } from '../../../store/session-participants.ts'
 import type { SessionStore } from '../../../store/sessions.ts'
 import { errorAnswers } from '../../documented-errors.ts'
 import { mayWrite } from './may-write.ts'
@@ -16,8 +16,8 @@ export interface AddParticipantDeps {
   readonly sessions: Pick<SessionStore, 'addParticipant'>
   /** Wakes the delivery to these receivers. Best effort, never throws: what is due is found in Postgres anyway. */
   readonly wakeReceivers: (ids: readonly string[]) => void
-  /** Tells the caches of a sid that came after the termination, within a bound. Never rejects. */
-  readonly enforceLateSid: (commitId: string, session: EndedSession) => Promise<void>
+  /** Tells the local channels of a sid that came after the termination, within a bound. Never rejects. */
+  readonly enforceLateSid: (late: LateSid) => Promise<void>
 }
 
 export const addParticipantRoute: FastifyPluginAsyncZod<AddParticipantDeps> = async (app, { sessions, wakeReceivers, enforceLateSid }) => {
@@ -51,7 +51,7 @@ export const addParticipantRoute: FastifyPluginAsyncZod<AddParticipantDeps> = as
       if (answer.outcome === 'present') return { details: answer.details }
       if (answer.outcome === 'killed') throw new CurfewError('session_terminated', { says: CUTOFF_SAYS })
       wakeReceivers(answer.wake)
-      if (answer.late !== null) await enforceLateSid(answer.late.commitId, answer.late.session)
+      if (answer.late !== null) await enforceLateSid(answer.late)
       throw new CurfewError('session_terminated')
     },
   })

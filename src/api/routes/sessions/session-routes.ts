@@ -1,6 +1,6 @@
 /** The routes that register, change and read sessions (DESIGN §6). They stand behind authentication. */
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
-import type { EndedSession } from '../../../model.ts'
+import type { LateSid } from '../../../store/session-participants.ts'
 import type { SessionStore } from '../../../store/sessions.ts'
 import { addParticipantRoute } from './add-participant.ts'
 import { batchCreateSessionsRoute } from './batch-create-sessions.ts'
@@ -13,8 +13,8 @@ export interface SessionRoutesDeps {
   readonly sessions: SessionStore
   /** Wakes the delivery to these receivers. Best effort, never throws. */
   readonly wakeReceivers: (ids: readonly string[]) => void
-  /** Tells the caches of a sid that came after the termination. Never rejects. */
-  readonly enforceLateSid: (commitId: string, session: EndedSession) => Promise<void>
+  /** Tells the local channels of a sid that came after the termination. Never rejects. */
+  readonly enforceLateSid: (late: LateSid) => Promise<void>
   /** The prefixes of which a recorded cache key must have one; none: no cache keys. */
   readonly cacheKeyPrefixes: readonly string[]
 }
