@@ -242,7 +242,7 @@ describe('a session under a rule', () => {
     const batch = [registration(`${id}2`, { issuer, userId: 'u2' }), registration(id, { issuer }), registration(`${id}3`, { issuer, userId: 'u2' })]
     const named = { kind: 'session_terminated', says: expect.stringMatching(/^sessions\[1\]: .*cutoff rule/) }
     await expect(sessions.registerMany(at(issuer), batch)).rejects.toMatchObject(named)
-    await expect(sessions.registerMany(at(issuer), [registration(`${id}4`, { issuer, userId: 'u2' }), registration(`${id}5`, { issuer })])).rejects.toMatchObject(named)
+    await expect(sessions.registerMany(at(issuer), [registration(`${id}4`, { issuer, userId: 'u2' }), registration(`${id}5`, { issuer, authTime: new Date(Date.now() - 60_000).toISOString() })])).rejects.toMatchObject(named)
     expect(await sessions.read(everyone(issuer), `${id}2`)).toBeNull()
     expect(await eventsOf(database.sql, id)).toEqual(['session.added'])
   })
