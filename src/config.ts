@@ -108,7 +108,7 @@ export const settings = {
   MAX_SESSION_LIFETIME: setting(seconds.default(2_592_000), 'Seconds after which a session without an expiry ends (30 days), and the longest a session may ask for.'),
   SESSION_RETENTION: setting(seconds.default(34_560_000), 'Seconds that terminated sessions and their events stay (400 days); promises about them hold that long.'),
   COMMIT_WAIT: setting(milliseconds.default(10_000), 'Milliseconds after which a DELETE that is not known to be committed answers 504.'),
-  QUEUE_FROM: setting(count.default(128), 'DELETEs that wait in one API process, from which on they go to the workers through the queue; while fewer wait it commits them by itself, which is faster for few. 1 sends all through the queue.'),
+  QUEUE_FROM: setting(count.default(128), 'DELETEs that wait in one API process, from which on they go to the workers through the queue, until a quarter of that waits; while few wait it commits them by itself, which is faster for few. 1 sends all through the queue.'),
   MAX_WAITING: setting(count.default(20_000), 'DELETEs that one API process holds at once, and reads for deciding who may; one more is answered 503.'),
   PREVIEW_THRESHOLD: setting(z.coerce.number().int().min(0).max(1_000_000_000).default(1_000), 'Sessions above which a revocation needs a preview; 0: always.'),
   RATE_LIMIT_CALLER: setting(count.default(50), 'Requests per second of one (issuer, subject) without instance-wide `session.delete`.'),

@@ -4,7 +4,7 @@
  * What arrives while two batches are under way is gathered into the next (500 at most); an idle line sends at once.
  * While few wait (fewer than `queueFrom`) this process commits them by itself: a hop through the queue costs a batch
  * more than its commit, and only pays where there is more than one process can commit. From there on batches go to the
- * workers through the queue. While that cannot be used (Redis away, frozen or slow, workers dead), this process commits
+ * workers through the queue, until a quarter of that waits: a flood that goes both ways costs more than either. While that cannot be used (Redis away, frozen or slow, workers dead), this process commits
  * all of them by itself, and nobody waits for the queue to return. It is the same code in every case, and an answer is
  * a committed row: the worker's authenticated result, a reading, or our own commit.
  *
@@ -64,6 +64,8 @@ export interface LineDeps {
 const BATCH_AT_MOST = 500
 /** One more while one travels: with more, batches only get smaller. Measured. */
 const BATCHES_IN_FLIGHT = 2
+/** The part of `queueFrom` below which a flood is over. */
+const SUBSIDED = 0.25
 const SWEEP_EVERY_MS = 20
 const BUSY_MS = { first: 10, longest: 200 } as const
 const STOP_WITHIN_MS = 5_000
@@ -75,6 +77,7 @@ export const createLine = (deps: LineDeps): Line => {
   const waiting = createWaiting()
   const matters = (ask: Ask) => !ask.settled
   let stopping = false
+  let flooded = false
   let sweeper: NodeJS.Timeout | undefined
 
   const onAnswers = (asks: readonly Ask[], answers: readonly (TerminateAnswer | null)[], via: Via) => {
@@ -134,6 +137,12 @@ export const createLine = (deps: LineDeps): Line => {
     log,
   })
 
+  const isFlood = (): boolean => {
+    if (waiting.size() >= queueFrom) flooded = true
+    else if (waiting.size() < queueFrom * SUBSIDED) flooded = false
+    return flooded
+  }
+
   const failLate = (sinceMs: number) => waiting.failOlderThan(sinceMs, () => new CurfewError('not_committed_in_time'))
 
   const sweep = () => {
@@ -150,7 +159,7 @@ export const createLine = (deps: LineDeps): Line => {
     ask: (command) => {
       if (stopping || waiting.size() >= maxWaiting) return Promise.reject(new CurfewError('overloaded'))
       const { ask, promise } = waiting.add(command, performance.now())
-      if (waiting.size() >= queueFrom && availability.isAvailable()) incoming.push(ask)
+      if (isFlood() && availability.isAvailable()) incoming.push(ask)
       else fallback.commit([ask])
       sweeper ??= setInterval(sweep, SWEEP_EVERY_MS)
       return promise

@@ -40,6 +40,20 @@ describe.each<{ kind: Kind }>([{ kind: 'redis' }, { kind: 'postgres' }])('the li
       expect(rig.worked.flat().length).toBe(400 - 127)
     })
 
+    it('stays with the queue until a flood has subsided, so that its tail does not go both ways', async () => {
+      await open({ queueFrom: 8 })
+      const [tail = '', lone = '', ...ids] = await liveSessions(ground, 12)
+      rig.workerGate.close()
+      const flood = ids.map((id) => rig.ask(id))
+      await Promise.all(flood.slice(0, 7))
+      const last = rig.ask(tail)
+      rig.workerGate.open()
+      await expectTruth(ground, [...ids, tail], await Promise.all([...flood, last]))
+      expect(rig.worked.flat().map(({ sessionId }) => sessionId)).toContain(tail)
+      await expectTruth(ground, [lone], [await rig.ask(lone)])
+      expect(rig.own.flat().map(({ sessionId }) => sessionId)).toContain(lone)
+    })
+
     it('gathers what arrives together, 500 at most', async () => {
       await open()
       const ids = await liveSessions(ground, 1_202)
