@@ -13,13 +13,18 @@ import { BEFORE_ALL_REVOCATIONS, closeTurns, nextToHandOn, readTurns } from '../
 import { steerNotifications } from '../store/notification-steering.ts'
 import { routeRevocation } from '../store/routing-revocations.ts'
 
-/** `busy`: it is in another's hands. `later`: it waits for something else, and upkeep looks again. */
-type Came = 'done' | 'more' | 'busy' | 'later'
+/**
+ * `busy`: it is in another's hands. `held`: some of its commits are, mostly for a moment (see `route.ts`). `later`: it waits for
+ * something else, and upkeep looks again.
+ */
+type Came = 'done' | 'more' | 'busy' | 'held' | 'later'
 
 /** Two who met over receivers: nothing was written. */
 const DEADLOCK = '40P01'
 /** A slice takes some ten milliseconds. */
 const BUSY_MS = 50
+/** Waits in one run for commits that are held; then they are upkeep's. */
+const MAX_HELD_WAITS = 5
 /** Passes over the same deliveries in one turn; what is still passed over then is left to the next look. */
 const MAX_PASSES = 20
 
@@ -46,7 +51,8 @@ export const createRouteRevocations = (deps: {
     if (slice === null) return 'busy'
     if (slice === 'again') return 'more'
     wake(slice.receiverIds)
-    return slice.more ? 'more' : 'done'
+    if (slice.more) return 'more'
+    return slice.passedOver ? 'held' : 'done'
   }
 
   /** Passes until one finds nothing that is not in line. */
@@ -88,7 +94,7 @@ export const createRouteRevocations = (deps: {
   }
 
   const handOnAll = async (): Promise<void> => {
-    for (;;) {
+    for (let waits = 0; ; ) {
       const all = new Set<Came>()
       const failed: unknown[] = []
       let id = await nextToHandOn(db, BEFORE_ALL_REVOCATIONS)
@@ -100,7 +106,10 @@ export const createRouteRevocations = (deps: {
       if (stopped()) return
       if (failed.length > 0 && !all.has('more')) throw failed[0]
       if (all.has('more')) continue
-      if (!all.has('busy')) return
+      if (!all.has('busy')) {
+        if (!all.has('held') || waits === MAX_HELD_WAITS) return
+        waits += 1
+      }
       await wait(BUSY_MS)
     }
   }

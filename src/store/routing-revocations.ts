@@ -18,10 +18,8 @@ import { MOOT_AT, holdReceivers, isHeld } from './deliveries.ts'
 import type { Database } from './postgres.ts'
 import { countPlanned, holdNotifications } from './notifications.ts'
 import type { Routed } from './routing.ts'
-import { webhooksOf } from './routing.ts'
+import { COMMITS_AT_ONCE, passedOver, webhooksOf } from './routing.ts'
 
-/** Commits locked by one statement. */
-const COMMITS_AT_ONCE = 200
 /** Events planned by one statement, where single commits are smaller: a tenth of a second; larger claims are hardly faster. */
 const EVENTS_AT_ONCE = 2_500
 
@@ -118,6 +116,7 @@ WITH what AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM claimed)::int AS commits,
   (SELECT count(*) = ${COMMITS_AT_ONCE} FROM locked) OR (SELECT count(*) FROM locked) > (SELECT count(*) FROM claimed) AS more,
+  ${passedOver('revocation_id = $2::text::uuid')},
   (SELECT count(*) FROM planned)::int AS deliveries,
   ARRAY(SELECT receiver_id FROM planned WHERE due_at < 'infinity' AND state = 'pending' UNION SELECT receiver_id FROM released WHERE due_at < 'infinity') AS "receiverIds"`
 

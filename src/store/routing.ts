@@ -8,7 +8,7 @@ import { MOOT_AT, holdReceivers, isHeld } from './deliveries.ts'
 import type { Database } from './postgres.ts'
 
 /** Commits locked by one statement: 200 single log-outs are planned in a few milliseconds. */
-const COMMITS_AT_ONCE = 200
+export const COMMITS_AT_ONCE = 200
 /** Events planned by one statement: about 100 ms of Postgres, measured; larger claims are no faster. */
 const EVENTS_AT_ONCE = 5_000
 
@@ -36,6 +36,14 @@ export const endedOf = (maxTokenLifetimeSeconds: string): string => `events AS M
   SELECT s.id, s.issuer, s.user_id, s.resource_owner, e.commit_id, ${MOOT_AT(maxTokenLifetimeSeconds)} AS moot_at
   FROM concerning e CROSS JOIN LATERAL (SELECT * FROM sessions WHERE id = e.session_id OFFSET 0) s
 )`
+
+/**
+ * Whether unrouted commits `of` some kind were there that somebody else held: `locked` took all that nobody did, where it took
+ * fewer than it may.
+ */
+export const passedOver = (of: string): string => `
+  (SELECT count(*) < ${COMMITS_AT_ONCE} FROM locked) AND (SELECT count(*) FROM locked)
+    < (SELECT count(*) FROM (SELECT FROM commits WHERE routed_at IS NULL AND ${of} LIMIT ${COMMITS_AT_ONCE}) u) AS "passedOver"`
 
 // `claimed` is the prefix of the locked commits that fits; at least one, however many sessions it ended.
 // Disabled receivers collect too: they are paused, and told once they are switched on.
@@ -68,6 +76,7 @@ WITH locked AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM claimed)::int AS commits,
   (SELECT count(*) = ${COMMITS_AT_ONCE} FROM locked) OR (SELECT count(*) FROM locked) > (SELECT count(*) FROM claimed) AS more,
+  ${passedOver('revocation_id IS NULL')},
   (SELECT count(*) FROM planned)::int AS deliveries,
   ARRAY(SELECT DISTINCT receiver_id FROM planned) AS "receiverIds"`
 
@@ -76,6 +85,8 @@ export interface Routed {
   readonly commits: number
   /** False where this was all that there was. */
   readonly more: boolean
+  /** True where some were left because somebody held them: another router, or for a moment whoever records that caches were told. */
+  readonly passedOver: boolean
   readonly deliveries: number
   /** Who has something new. */
   readonly receiverIds: readonly string[]
