@@ -64,12 +64,15 @@ export const beginPasses = async (db: Database, revocationId: string, walk: Walk
   )
 }
 
-/** `short`: less is left of the last slice. `held`: somebody works at it just now, or it has ended. */
+/** `short`: less is left of the last slice. `held`: somebody works at it or cuts just now, or it has ended. */
 export type Cut = 'cut' | 'short' | 'held'
 
 /**
  * Cuts a slice of so many entries off the last one, which begins behind it from then on. What was counted so far stays
  * with the last one: only sums are told.
+ *
+ * The number is the next that this statement's snapshot knows. Where another cut was committed between the snapshot and the
+ * lock, that number is taken, and nothing is changed.
  */
 export const cutSlice = async (db: Database, { revocationId, walk, entries }: { revocationId: string; walk: Walk; entries: number }): Promise<Cut> => {
   const { values, next } = createStatement()
@@ -84,16 +87,17 @@ export const cutSlice = async (db: Database, { revocationId, walk, entries }: { 
      ), end_of AS MATERIALIZED (
        SELECT ${keyOf(walk, 'e')} AS key FROM (
          SELECT e.*, row_number() OVER () AS at FROM (${walked}) e WHERE EXISTS (SELECT FROM last)) e WHERE e.at = ${most}
-     ), shortened AS (
-       UPDATE revocation_slices l SET start_key = e.key, at_key = e.key FROM end_of e
-       WHERE l.revocation_id = ${id} AND l.number = (SELECT number FROM last)
      ), cut AS (
        INSERT INTO revocation_slices (revocation_id, number, walks, start_key, until_key, at_key, pass)
        SELECT ${id}, (SELECT max(number) + 1 FROM revocation_slices WHERE revocation_id = ${id}), l.walks, l.start_key, e.key, l.at_key, l.pass
        FROM last l CROSS JOIN end_of e
+       ON CONFLICT (revocation_id, number) DO NOTHING
        RETURNING number
+     ), shortened AS (
+       UPDATE revocation_slices l SET start_key = e.key, at_key = e.key FROM end_of e
+       WHERE l.revocation_id = ${id} AND l.number = (SELECT number FROM last) AND EXISTS (SELECT FROM cut)
      )
-     SELECT CASE WHEN EXISTS (SELECT FROM cut) THEN 'cut' WHEN EXISTS (SELECT FROM last) THEN 'short' ELSE 'held' END AS cut`,
+     SELECT CASE WHEN EXISTS (SELECT FROM cut) THEN 'cut' WHEN EXISTS (SELECT FROM last) AND NOT EXISTS (SELECT FROM end_of) THEN 'short' ELSE 'held' END AS cut`,
     ...values,
   )
   return row?.cut ?? 'held'
