@@ -9,6 +9,12 @@ import type { FastifyInstance, HTTPMethods } from 'fastify'
 import { CurfewError } from '../errors.ts'
 import { withoutExpressions } from './verb-path.ts'
 
+/**
+ * For a route whose answer is written while it is read. HEAD of it would be over at once, with all that is bounded by what is
+ * under way, and the whole answer would still be read to its end for nobody.
+ */
+export const withoutHead = { exposeHeadRoute: false } as const
+
 /** Paths that lead to routes of ours and take no method themselves. */
 const collections = ['/v2/sessions', '/v2beta/sessions']
 

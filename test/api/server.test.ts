@@ -54,6 +54,11 @@ describe('paths and methods', () => {
     ['/v1/deliveries/1:redeliver', 'POST'],
     ['/v1/sessions:batchCreate', 'POST'],
     ['/v1/sessions/a', 'PATCH, PUT'],
+    // Written while they are read: nobody has them read for nothing.
+    ['/v1/revocations/a/report', 'GET'],
+    ['/v1/revocations/a/progress', 'GET'],
+    ['/v1/stream', 'GET'],
+    ['/v1/stream/snapshot', 'GET'],
     ['/healthz', 'GET, HEAD'],
     ['/openapi.json', 'GET, HEAD'],
   ])('answers 405 code 12 with Allow to a wrong method on %s', async (url, allow) => {

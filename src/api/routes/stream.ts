@@ -14,6 +14,7 @@ import type { ClockOnTheWire, FreshOnTheWire, SnapshotEnd, SnapshotHead, TailOnT
 import { CurfewError } from '../../errors.ts'
 import { ruleOnTheWire } from '../../store/stream.ts'
 import type { RetoldPage, RetoldPlace, TombstonePage } from '../../store/stream.ts'
+import { withoutHead } from '../allowed-methods.ts'
 import type { Caller } from '../caller.ts'
 import { errorAnswers } from '../documented-errors.ts'
 import { cursorText, readCursor } from '../stream-cursor.ts'
@@ -163,6 +164,7 @@ export const streamRoutes = async (app: FastifyInstance, deps: StreamRoutesDeps)
   }
 
   app.get<{ Querystring: { known?: number } }>('/v1/stream/snapshot', {
+    ...withoutHead,
     schema: {
       tags: ['stream'],
       summary: 'All ended sessions and cutoff rules in force',
@@ -183,6 +185,7 @@ export const streamRoutes = async (app: FastifyInstance, deps: StreamRoutesDeps)
   })
 
   app.get<{ Querystring: { after?: string; wait: number } }>('/v1/stream', {
+    ...withoutHead,
     schema: {
       tags: ['stream'],
       summary: 'What came on the stream after a position',

@@ -12,6 +12,7 @@ import type { ReportClaim, ReportFormat } from '../../../client/report.ts'
 import { CurfewError } from '../../../errors.ts'
 import type { Revocation, Viewer } from '../../../store/revocations.ts'
 import type { Log } from '../../../telemetry.ts'
+import { withoutHead } from '../../allowed-methods.ts'
 import type {} from '../../caller.ts'
 import { errorAnswers } from '../../documented-errors.ts'
 import { factsOf, partsOf } from '../../report-parts.ts'
@@ -72,6 +73,7 @@ export const reportRoute = async (app: FastifyInstance, deps: ReportRouteDeps): 
   }
 
   app.get<{ Params: { id: string }; Querystring: { format?: ReportFormat } }>('/v1/revocations/:id/report', {
+    ...withoutHead,
     schema: {
       tags: ['revocations'],
       summary: 'What a revocation did, signed',

@@ -10,6 +10,7 @@ import type { FastifyInstance, FastifyReply } from 'fastify'
 import { z } from 'zod'
 import { CurfewError } from '../../../errors.ts'
 import type { Revocation, Viewer } from '../../../store/revocations.ts'
+import { withoutHead } from '../../allowed-methods.ts'
 import type { Caller } from '../../caller.ts'
 import { errorAnswers } from '../../documented-errors.ts'
 import { renderOperation } from '../../revocation-view.ts'
@@ -105,6 +106,7 @@ export const revocationProgressRoute = async (app: FastifyInstance, { read, watc
   }
 
   app.get<{ Params: { id: string } }>('/v1/revocations/:id/progress', {
+    ...withoutHead,
     schema: {
       tags: ['revocations'],
       summary: 'How far a revocation is, as server-sent events',
