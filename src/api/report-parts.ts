@@ -135,11 +135,14 @@ export const factsOf = async (reads: ReportReads, revocation: Revocation) => {
       terminated: revocation.terminated,
       remaining: String(remaining.count),
       remainingExact: remaining.exact,
-      /** A whole pass found none left, and so did this count. */
+      /**
+       * A whole pass over everything that it could mean found none left, at `committedTime`, and this count has found none
+       * since. The pass is the proof: a count that is not exact (see `limits`) adds nothing to it, and takes nothing from it.
+       */
       proven: revocation.state === 'done' && remaining.count === 0,
     },
     deliveries,
-    limits: limitsOf(revocation, { final }),
+    limits: limitsOf(revocation, { final, remainingExact: remaining.exact }),
   }
 }
 

@@ -1,4 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { factsOf } from '../../src/api/report-parts.ts'
+import { openDatabase } from '../../src/store/postgres.ts'
+import type { Database } from '../../src/store/postgres.ts'
+import { createReportReads } from '../../src/store/revocation-report.ts'
+import { readVisibleRevocation } from '../../src/store/revocations.ts'
 import type { TestApi } from './api.ts'
 import { startReportRig } from './report-rig.ts'
 import type { ReportRig } from './report-rig.ts'
@@ -133,6 +138,27 @@ describe('GET /v1/revocations/{id}/report', () => {
     await api.database.sql.query(`UPDATE sessions SET state = 'active', terminated_at = NULL WHERE id = $1`, [one])
     await api.database.sql.query('ALTER TABLE sessions ENABLE TRIGGER USER')
     expect((await ask(id)).json().report.sessions).toMatchObject({ remaining: '1', proven: false })
+  })
+
+  it('does not pass a count that Postgres broke off for the proof that none is left', async () => {
+    const { id } = await ended()
+    const hurried = openDatabase({ url: api.database.url, name: 'hurried', max: 1, statementTimeoutMs: 50, lockTimeoutMs: 10_000 })
+    const readsOf = (db: Database) => createReportReads({ db, retentionSeconds: 86_400 })
+    const [reads, { countRemaining }] = [readsOf(api.db), readsOf(hurried)]
+    const seen = await readVisibleRevocation(api.db, { id, viewer: { actor: { issuer: api.issuer.url, subject: 'responder' }, reach: 'instance', issuers: [api.issuer.url] } })
+    if (seen === null) throw new Error('There is no such revocation')
+    const holder = await api.database.sql.connect()
+    try {
+      await holder.query('BEGIN; LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE')
+      const { sessions, limits } = await factsOf({ ...reads, countRemaining }, seen)
+      expect(sessions).toMatchObject({ remaining: '0', remainingExact: false, proven: true })
+      expect(limits).toContain(`What remains was not counted to its end: it is at least so many. That none was left is what the last pass over all of them found at ${seen.committed}; this count cannot say so again.`)
+    } finally {
+      await holder.query('ROLLBACK')
+      holder.release()
+      await hurried.$disconnect()
+    }
+    expect((await factsOf(reads, seen)).limits).not.toContainEqual(expect.stringContaining('not counted'))
   })
 
   it('says of sessions that a user was told of as a whole who told that user, and how it went', async () => {
