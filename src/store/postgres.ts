@@ -41,24 +41,36 @@ export const deadlineClient = (deadlineMs: number): (new (config?: pg.ClientConf
     #timer: NodeJS.Timeout | undefined
     #asking: NodeJS.Timeout | undefined
 
-    constructor(config?: pg.ClientConfig) {
-      super(config)
-      // Its borrower learns of the end by its query, or by the next. Nobody listens between two borrowers' turns, and an
-      // error that nobody listens to would end the process.
-      this.on('error', () => undefined)
-      this.on('drain', () => this.#rest())
-      this.on('end', () => {
-        this.#rest()
-        clearInterval(this.#asking)
-      })
+    /**
+     * All that is to happen by itself happens here and not in listeners: BullMQ takes all listeners off a client before it
+     * gives it back. Its borrower learns of its end by its query, or by the next. Nobody listens between two borrowers'
+     * turns, and an error that nobody listens to would end the process.
+     */
+    override emit(event: string | symbol, ...args: unknown[]): boolean {
+      if (event === 'drain' || event === 'end') this.#rest()
+      if (event === 'end') clearInterval(this.#asking)
+      if (event === 'error' && this.listenerCount('error') === 0) return false
+      return (super.emit as (event: string | symbol, ...args: unknown[]) => boolean).call(this, event, ...args)
     }
 
     override query(...args: unknown[]): never {
-      clearTimeout(this.#timer)
-      this.#timer = setTimeout(() => this.#destroy(), deadlineMs)
+      this.#expect()
       const [text] = args
-      if (typeof text === 'string' && /^LISTEN /m.test(text)) this.#asking ??= setInterval(() => this.#ask(), LISTENER_ASKS_EVERY_MS)
+      if (typeof text === 'string' && /^LISTEN /m.test(text)) this.#asking ??= setInterval(() => this.#ask(), LISTENER_ASKS_EVERY_MS).unref()
       return (super.query as (...args: unknown[]) => unknown).apply(this, args) as never
+    }
+
+    override end(...args: unknown[]): never {
+      clearInterval(this.#asking)
+      // Also its goodbye is answered in time, or it goes without.
+      this.#expect()
+      return (super.end as (...args: unknown[]) => unknown).apply(this, args) as never
+    }
+
+    /** Timers keep no process alive: while an answer may come, the socket does. */
+    #expect(): void {
+      clearTimeout(this.#timer)
+      this.#timer = setTimeout(() => this.#destroy(), deadlineMs).unref()
     }
 
     #rest(): void {
