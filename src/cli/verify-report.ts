@@ -87,7 +87,8 @@ const readKeys = async (from: string): Promise<JSONWebKeySet> => {
 const fetchText = async (url: string): Promise<string> => {
   let response: Response
   try {
-    response = await fetch(url, { redirect: 'error', signal: AbortSignal.timeout(FETCH_MS) })
+    // Not 'error': with it Node 20 loses hold of the signal at the next garbage collection.
+    response = await fetch(url, { redirect: 'manual', signal: AbortSignal.timeout(FETCH_MS) })
   } catch (error) {
     throw new NotVerified(`${url} cannot be fetched.`, { cause: error })
   }

@@ -70,12 +70,17 @@ export const createHttpSource = ({ url, token }: HttpSourceOptions): Source => {
     const bearer = typeof token === 'string' ? token : await orAborted(token(), signal)
     const response = await fetch(`${base}${path}`, {
       signal,
-      // A redirect would carry the token elsewhere.
-      redirect: 'error',
+      // A redirect would carry the token elsewhere. Not 'error': with it Node 20 loses hold of the signal at the next
+      // garbage collection, and then nothing ends the body of a connection that has fallen silent.
+      redirect: 'manual',
       headers: { authorization: `Bearer ${bearer}`, accept: init.accept, ...(init.body === undefined ? {} : { 'content-type': 'application/json' }) },
       ...(init.body === undefined ? {} : { method: 'POST', body: init.body }),
     })
     if (response.ok || response.status === 410) return response
+    if (response.status >= 300 && response.status < 400) {
+      await response.body?.cancel()
+      throw new Error(`${path.split('?', 1)[0]} answered with a redirect; is the URL that of Curfew's API?`)
+    }
     throw new Error(`${path.split('?', 1)[0]} answered ${response.status}: ${(await response.text()).slice(0, 200)}`)
   }
 

@@ -2,6 +2,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { verifyReport } from '../../src/cli/verify-report.ts'
+import { answer, startReceiver } from '../harness/receiver.ts'
 import type { TestApi } from './api.ts'
 import { startReportRig } from './report-rig.ts'
 import type { ReportRig } from './report-rig.ts'
@@ -84,6 +85,11 @@ describe('a report’s signature', () => {
     await writeFile(join(rig.folder, 'none.json'), 'no keys')
     await expect(verifyReport(file, { jwks: join(rig.folder, 'none.json'), curfewUrl: null })).rejects.toThrow('is no JWKS')
     await expect(verifyReport(join(rig.folder, 'none.json'), { jwks: rig.jwks, curfewUrl: null })).rejects.toThrow('no report')
+    const moved = await startReceiver()
+    moved.always(answer(302, { headers: { location: moved.url } }))
+    await expect(verifyReport(file, { jwks: moved.url, curfewUrl: null })).rejects.toThrow('answered 302; no key can be found there')
+    expect(moved.requests).toHaveLength(1)
+    await moved.close()
     const url = `http://127.0.0.1:${rig.port}`
     expect((await verifyReport(file, { curfewUrl: url, issuer: api.issuer.url }))[0]).toMatch(/^Verified/)
     expect(await readFile(file, 'utf8')).toContain('signature')

@@ -14,6 +14,7 @@ const guard = await createGuard({ ...JSON.parse(process.argv[1]), onError: (erro
 console.log('ready')
 for await (const line of createInterface({ input: process.stdin })) {
   const { id, questions } = JSON.parse(line)
+  globalThis.gc?.()
   const atMs = performance.timeOrigin + performance.now()
   console.log(JSON.stringify({ id, atMs, staleMs: guard.staleMs, holds: guard.holds, verdicts: questions.map((question) => guard.check(question)) }))
 }
@@ -30,12 +31,13 @@ export interface Judged {
 export interface GuardProcess {
   ask(questions: readonly Question[]): Promise<Judged>
   readonly said: readonly string[]
+  /** Closes the guard, and waits until nothing of it is left. */
   stop(): Promise<void>
 }
 
-/** Starts one and waits until its guard is made. */
-export const startGuardProcess = async (options: object): Promise<GuardProcess> => {
-  const child = spawn(process.execPath, ['--input-type=module', '-e', program, JSON.stringify(options)], {
+/** Starts one and waits until its guard is made. With `collects` garbage is collected before each answer. */
+export const startGuardProcess = async (options: object, { collects = false } = {}): Promise<GuardProcess> => {
+  const child = spawn(process.execPath, [...(collects ? ['--expose-gc'] : []), '--input-type=module', '-e', program, JSON.stringify(options)], {
     cwd: fileURLToPath(new URL('../..', import.meta.url)),
     stdio: ['pipe', 'pipe', 'pipe'],
   })
@@ -65,7 +67,8 @@ export const startGuardProcess = async (options: object): Promise<GuardProcess> 
     }),
     stop: async () => {
       child.stdin.end()
-      await exited
+      const [code] = (await exited) as [number | null]
+      if (code !== 0) throw new Error(`The guard's process ended with ${code}: ${said.join('\n')}`)
     },
   }
 }

@@ -3,6 +3,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest'
 import { createGuardOver } from '../../src/client/guard.ts'
 import { createGuard } from '../../src/client/index.ts'
 import type { Source } from '../../src/client/source.ts'
+import { answer, startReceiver } from '../harness/receiver.ts'
 
 const HOUR_MS = 3_600_000
 const ISSUER = 'https://id.example'
@@ -47,5 +48,18 @@ describe('a guard', () => {
     await vi.waitUntil(() => asked >= 2, { timeout: 15_000, interval: 50 })
     expect(errors.length).toBeGreaterThan(0)
     await guard.close()
+  })
+
+  it('follows no redirect, which would carry its token elsewhere, and says that there is one', async () => {
+    const elsewhere = await startReceiver()
+    const moved = await startReceiver()
+    moved.always(answer(307, { headers: { location: elsewhere.url } }))
+    const errors: unknown[] = []
+    const guard = await createGuard({ url: moved.url, token: 'secret', startWithinMs: 10, onError: (error) => errors.push(error) })
+    await vi.waitUntil(() => errors.length > 0, { timeout: 10_000, interval: 20 })
+    expect(String(errors[0])).toContain('/v1/stream/snapshot answered with a redirect')
+    await guard.close()
+    expect(elsewhere.requests).toEqual([])
+    await Promise.all([elsewhere.close(), moved.close()])
   })
 })

@@ -104,4 +104,32 @@ describe('a guard whose way to the API is cut for a while', () => {
     await guard.stop()
     proxy.close()
   })
+
+  /** Garbage is collected between: what ends a connection must be held by someone. */
+  it('leaves a connection that has fallen silent for a new one', async () => {
+    const proxy = await startProxy(new URL(api.apiUrl))
+    const token = await cluster.issuer.token({ sub: 'resource-server', permissions: ['session.read'] })
+    const guard = await startGuardProcess({ url: proxy.url, token }, { collects: true })
+    const [before = '', during = ''] = await cluster.live(2)
+    const verdicts = async () => (await guard.ask([before, during].map((sessionId) => ({ issuer: cluster.issuer.url, sessionId })))).verdicts
+    await cluster.end(api, before)
+    await vi.waitFor(async () => expect(await verdicts()).toEqual(['terminated', 'active']), { timeout: 10_000, interval: 20 })
+    proxy.orphan()
+    await cluster.end(api, during)
+    await vi.waitFor(async () => expect(await verdicts()).toEqual(['terminated', 'terminated']), { timeout: 20_000, interval: 20 })
+    expect(guard.said.join('\n')).toContain('Nothing was heard')
+    await guard.stop()
+    proxy.close()
+  })
+
+  it('is closed while a connection lasts', async () => {
+    const token = await cluster.issuer.token({ sub: 'resource-server', permissions: ['session.read'] })
+    const guard = await startGuardProcess({ url: api.apiUrl, token }, { collects: true })
+    const [id = ''] = await cluster.live(1)
+    const verdicts = async () => (await guard.ask([{ issuer: cluster.issuer.url, sessionId: id }])).verdicts
+    expect(await verdicts()).toEqual(['active'])
+    await cluster.end(api, id)
+    await vi.waitFor(async () => expect(await verdicts()).toEqual(['terminated']), { timeout: 10_000, interval: 20 })
+    await guard.stop()
+  })
 })
