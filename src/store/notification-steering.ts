@@ -43,8 +43,8 @@ SELECT (SELECT count(*) = ${AT_ONCE} FROM seen) AS more, (SELECT max(id) FROM se
 
 const STEPS = { paused: stepOf('paused'), running: stepOf('running'), cancelled: stepOf('cancelled') }
 
-// Once all are held nobody has a place in the line any more: those who are resumed begin it anew.
-const APPLIED = `UPDATE revocation_notifications SET applied = $2::text::notification_state, paced_to = CASE WHEN $2 = 'paused' THEN NULL ELSE paced_to END
+// Once all are held or cancelled nobody has a place in the line any more: those who are resumed or sent again begin it anew.
+const APPLIED = `UPDATE revocation_notifications SET applied = $2::text::notification_state, paced_to = CASE WHEN $2 = 'running' THEN paced_to END
 WHERE revocation_id = $1::text::uuid`
 
 export interface SteeringStep {

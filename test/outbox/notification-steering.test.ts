@@ -163,6 +163,19 @@ describe('notifications of a revocation', () => {
     expect(due.map((after) => Math.round(after - (due[0] ?? 0)))).toEqual(Array.from({ length: 30 }, (_, at) => at))
   })
 
+  it('come in line from now on where they are sent again after a cancel, not behind the places that they had', async () => {
+    const revocation = await begin('sent-again', 30, { deliveriesPerSecond: 1 })
+    await routeAll()
+    await steer(revocation, 'cancelled')
+    await routeAll()
+    await end(revocation, 'sent-again', 'sent-again-more', 10)
+    await routeAll()
+    await redeliverOfRevocation(ground.db, { revocationId: revocation, state: 'failed', horizonSeconds: 60, wake: () => {} })
+    const due = await seconds(revocation)
+    expect(due[0]).toBeLessThan(1)
+    expect(due.map((after) => Math.round(after - (due[0] ?? 0)))).toEqual(Array.from({ length: 40 }, (_, at) => at))
+  })
+
   it('leave who waits for the end waiting, paused or resumed', async () => {
     await ground.put('waiting', { url, clientId: 'waiting', subject: 'sub' })
     await seedSessions(ground.sql, ['w1', 'w2'].map((id) => ({ id, userId: 'w', clients: [{ clientId: 'waiting' }] })))
