@@ -6,9 +6,10 @@
  * Errors are sentences on standard error, without a stack, and without any setting's value.
  */
 import { readFileSync } from 'node:fs'
-import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { addCutoffCommands } from './cli/cutoff.ts'
-import { RemoteError, createRemote, readRemote, readUrl } from './cli/remote.ts'
+import { readText } from './cli/files.ts'
+import { ArgumentRefused, RemoteError, createRemote, readRemote, readUrl } from './cli/remote.ts'
 import { ReportBroken } from './cli/report-file.ts'
 import { addRevocationsCommands } from './cli/revocations.ts'
 import { addRevokeCommand } from './cli/revoke.ts'
@@ -21,6 +22,7 @@ import { CurfewError } from './errors.ts'
 import { createKeyring } from './keys.ts'
 import { main } from './main.ts'
 import { createSigner } from './channels/signing.ts'
+import { signingAlgorithms } from './channels/signing-key.ts'
 import { migrateQueue } from './queue/backend.ts'
 import { MigrationError, migrate } from './store/migrations.ts'
 import { openDatabase } from './store/postgres.ts'
@@ -82,7 +84,7 @@ const listKeys = (issuer?: string): Promise<void> =>
 
 const importKey = (options: { issuer: string; file: string }): Promise<void> =>
   withSigner(async (signer) => {
-    const { kid, alg } = await signer.importKey(options.issuer, readFileSync(options.file, 'utf8'))
+    const { kid, alg } = await signer.importKey(options.issuer, readText(options.file))
     say(`${kid} (${alg}) signs for ${options.issuer} now.`)
   })
 
@@ -139,7 +141,7 @@ const buildProgram = (): Command => {
     .action(importKey)
   keys.command('rotate').description('publish a next key; with one published, let it sign and retire the current one')
     .requiredOption(issuerOption[0], issuerOption[1], httpUrl)
-    .option('--alg <name>', 'RS256 or ES256', 'RS256')
+    .addOption(new Option('--alg <name>', 'of which key').choices([...signingAlgorithms]).default('RS256'))
     .option('--force', 'let the next key sign at once, also before KEY_ROTATION_OVERLAP is over (a key that has leaked)', false)
     .action(rotateKey)
 
@@ -161,9 +163,10 @@ const buildProgram = (): Command => {
 
 /** The sentence and the exit code for whatever a command threw. */
 const explain = (error: unknown): { sentence: string; code: number } => {
-  if (error instanceof ConfigError) return { sentence: error.message, code: 2 }
+  if (error instanceof ConfigError || error instanceof ArgumentRefused) return { sentence: error.message, code: 2 }
   // Commander has written its own sentence already; help and version are not errors.
   if (error instanceof CommanderError) return { sentence: '', code: error.exitCode === 0 ? 0 : 2 }
+  if (error instanceof CurfewError && error.kind === 'invalid_argument') return { sentence: error.message, code: 2 }
   if ([MigrationError, RedisUnusableError, CurfewError, RemoteError].some((known) => error instanceof known)) {
     return { sentence: (error as Error).message, code: 1 }
   }

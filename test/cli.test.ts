@@ -1,13 +1,11 @@
 /** The commands as an operator runs them: the built entry, its words and its exit codes. */
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { exportJWK, exportPKCS8, generateKeyPair } from 'jose'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
+import { curfew } from './cli/run.ts'
 import { freePort } from './harness/ports.ts'
 import { settingsFor, startProcess } from './harness/processes.ts'
 import { createDatabase } from './harness/postgres.ts'
@@ -15,17 +13,7 @@ import type { TestDatabase } from './harness/postgres.ts'
 import { redisMissing, startRedis } from './harness/redis.ts'
 import { seedSessions } from './harness/seed.ts'
 
-const cli = fileURLToPath(new URL('../dist/cli.js', import.meta.url))
 const issuer = 'https://issuer.example'
-
-const curfew = async (parameters: readonly string[], settings: Record<string, string | undefined> = {}) => {
-  const child = spawn(process.execPath, [cli, ...parameters], { env: { PATH: process.env['PATH'], ...settings } })
-  let [out, err] = ['', '']
-  child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString('utf8')))
-  child.stderr.on('data', (chunk: Buffer) => (err += chunk.toString('utf8')))
-  const [code] = (await once(child, 'close')) as [number]
-  return { code, out, err }
-}
 
 let database: TestDatabase
 let folder: string
@@ -153,8 +141,10 @@ describe('curfew keys', () => {
   it('says in one sentence what is wrong with a key, a file or an issuer', async () => {
     await writeFile(join(folder, 'bad.pem'), 'no key')
     const bad = await curfew(['keys', 'import', '--issuer', issuer, '--file', join(folder, 'bad.pem')], settings)
-    expect(bad).toMatchObject({ code: 1, err: expect.stringMatching(/^Invalid signing key/) })
-    expect(await curfew(['keys', 'import', '--issuer', issuer, '--file', join(folder, 'none')], settings)).toMatchObject({ code: 1 })
+    expect(bad).toMatchObject({ code: 2, err: expect.stringMatching(/^Invalid signing key/) })
+    const none = join(folder, 'none')
+    expect(await curfew(['keys', 'import', '--issuer', issuer, '--file', none], settings)).toEqual({ code: 2, out: '', err: `${none} cannot be read: there is no such file\n` })
+    expect(await curfew(['keys', 'rotate', '--issuer', issuer, '--alg', 'foo'], settings)).toMatchObject({ code: 2, err: expect.stringContaining('Allowed choices are RS256, ES256') })
     expect(await curfew(['keys', 'import', '--issuer', 'example', '--file', 'x'], settings)).toMatchObject({ code: 2 })
   })
 })
@@ -176,8 +166,23 @@ describe('curfew cutoff', () => {
     const before = (await curfew(['cutoff', 'list'], settings)).out
     const wrong = [['--issuer', issuer], ['--reason', 'x'], ['--issuer', 'example', '--reason', 'x'], ['--issuer', issuer, '--reason', 'x', '--born-before', 'yesterday']]
     for (const parameters of wrong) expect(await curfew(['cutoff', 'set', ...parameters], settings)).toMatchObject({ code: 2, out: '' })
-    expect(await curfew(['cutoff', 'set', '--issuer', issuer, '--user', '', '--reason', 'x'], settings)).toMatchObject({ code: 1, out: '', err: expect.stringContaining('user must have') })
+    const empty = { user: ['--user', '', '--reason', 'x'], organization: ['--org', '', '--reason', 'x'], reason: ['--reason', ''] }
+    for (const [field, parameters] of Object.entries(empty)) {
+      expect(await curfew(['cutoff', 'set', '--issuer', issuer, ...parameters], settings)).toMatchObject({ code: 2, out: '', err: expect.stringContaining(`${field} must have`) })
+    }
     expect((await curfew(['cutoff', 'list'], settings)).out).toBe(before)
+  })
+})
+
+describe('curfew verify-report', () => {
+  it('says in one sentence what is wrong with a file', async () => {
+    const none = join(folder, 'none')
+    expect(await curfew(['verify-report', none])).toEqual({ code: 2, out: '', err: `${none} cannot be read: there is no such file\n` })
+    expect(await curfew(['verify-report', folder])).toEqual({ code: 2, out: '', err: `${folder} cannot be read: it is a folder\n` })
+    await writeFile(join(folder, 'text'), 'no report')
+    expect(await curfew(['verify-report', join(folder, 'text')])).toEqual({ code: 1, out: '', err: 'Not verified: It is no report of a revocation.\n' })
+    await writeFile(join(folder, 'report'), '{"report":{},"signature":"x"}')
+    expect(await curfew(['verify-report', join(folder, 'report'), '--jwks', none])).toMatchObject({ code: 2, err: `${none} cannot be read: there is no such file\n` })
   })
 })
 

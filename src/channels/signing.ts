@@ -51,12 +51,15 @@ export interface Signer {
    * Publishes a next key where there is none; else promotes it, and the current one retires.
    *
    * @param force promotes it also before it was published for the overlap.
-   * @throws CurfewError invalid_argument where it was not, with the time from which it may sign.
+   * @throws KeyTooYoung where it was not, with the time from which it may sign.
    */
   rotate(issuer: string, alg: string, options?: { force?: boolean }): Promise<Rotated>
   /** All keys, or those of one issuer. */
   list(issuer?: string): Promise<ListedKey[]>
 }
+
+/** A next key may not sign yet. The message says from when on. */
+export class KeyTooYoung extends Error {}
 
 export type Rotated =
   | { readonly made: string; readonly ripeAt: Date }
@@ -166,9 +169,7 @@ export const createSigner = (deps: {
         return { made: made.id, ripeAt: ripeAt(made) }
       }
       if (!(await promoteKey(db, { issuer, alg, kid: next.id, publishedSeconds: force ? 0 : overlapSeconds }))) {
-        throw new CurfewError('invalid_argument', {
-          says: `The next key ${next.id} may sign from ${ripeAt(next).toISOString()}: relying parties must have had time to fetch it`,
-        })
+        throw new KeyTooYoung(`The next key ${next.id} may sign from ${ripeAt(next).toISOString()}: relying parties must have had time to fetch it`)
       }
       held.delete(`${alg} ${issuer}`)
       return { promoted: next.id, retired: current.id }

@@ -20,6 +20,9 @@ export class RemoteError extends Error {
   }
 }
 
+/** What was asked for is malformed; nothing was done. */
+export class ArgumentRefused extends RemoteError {}
+
 export interface RemoteRequest {
   readonly method?: 'GET' | 'POST'
   readonly path: string
@@ -42,6 +45,8 @@ const PAUSE_MS = 1_000
 const MAX_PAUSE_MS = 10_000
 /** More words of an error are not for people. */
 const MAX_SAID = 500
+/** google.rpc.Code. */
+const INVALID_ARGUMENT = 3
 
 /** Where Curfew's API is, without a slash at its end; null where nothing says so. @throws ConfigError where it is no such URL. */
 export const readUrl = ({ CURFEW_URL: text = '' }: NodeJS.ProcessEnv): string | null => {
@@ -142,17 +147,18 @@ const refusal = async (url: string, { response, error }: Sent): Promise<RemoteEr
   }
   const { status } = response
   if (status >= 300 && status < 400) return new RemoteError(`${url} answered with a redirect; is CURFEW_URL right?`, status)
-  const said = messageOf(await response.text().catch(() => ''))
+  const { code, message } = saidIn(await response.text().catch(() => ''))
+  if (status === 400 && code === INVALID_ARGUMENT && message !== null) return new ArgumentRefused(`${message}.`, status)
   const hint = status === 401 ? ' Is CURFEW_TOKEN still good? What you had revoked may have ended it.' : ''
-  return new RemoteError(`${said ?? `${url} answered ${status}`}.${hint}`, status)
+  return new RemoteError(`${message ?? `${url} answered ${status}`}.${hint}`, status)
 }
 
-/** `message` of an error as Curfew writes it, without a full stop; null for anything else. */
-const messageOf = (text: string): string | null => {
+/** Of an error as Curfew writes it, its code and its message without a full stop; null for anything else. */
+const saidIn = (text: string): { code: unknown; message: string | null } => {
   try {
-    const { message } = JSON.parse(text) as { message?: unknown }
-    return typeof message === 'string' && message !== '' ? shown(message).slice(0, MAX_SAID).replace(/\.$/, '') : null
+    const { code, message } = JSON.parse(text) as { code?: unknown; message?: unknown }
+    return { code, message: typeof message === 'string' && message !== '' ? shown(message).slice(0, MAX_SAID).replace(/\.$/, '') : null }
   } catch {
-    return null
+    return { code: null, message: null }
   }
 }

@@ -8,6 +8,7 @@ import type { Command } from 'commander'
 import { z } from 'zod'
 import { reportFormats } from '../client/report.ts'
 import type { ReportFormat } from '../client/report.ts'
+import { cannotBe } from './files.ts'
 import { described, listed, readOperation } from './operation.ts'
 import { RemoteError } from './remote.ts'
 import { watchToEnd } from './revoke.ts'
@@ -70,6 +71,8 @@ const report = async ({ remote, terminal }: At, { id, format, output }: { id: st
   try {
     await pipeline(text, createWriteStream(making, { mode: 0o600 })).catch(explain)
     await rename(making, output)
+  } catch (error) {
+    cannotBe('written', output)(error)
   } finally {
     await rm(making, { force: true })
   }

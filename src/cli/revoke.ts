@@ -5,10 +5,10 @@
  * One run asks under one `Idempotency-Key`: however often its request is repeated on the way, it is one revocation.
  */
 import { randomUUID } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { InvalidArgumentError, Option } from 'commander'
 import type { Command } from 'commander'
 import { ConfigError } from '../config.ts'
+import { readText } from './files.ts'
 import { follow, watchLater } from './follow.ts'
 import { described, idOf, readOperation } from './operation.ts'
 import { previewLines, readPreview, sizeOf } from './preview.ts'
@@ -51,7 +51,7 @@ export interface RevokeOptions {
 
 /** Ids, one a line. Lines that are empty or begin with # are passed over. */
 const idsIn = (path: string): string[] =>
-  readFileSync(path, 'utf8').split(/\r?\n/).map((line) => line.trim()).filter((line) => line !== '' && !line.startsWith('#'))
+  readText(path).split(/\r?\n/).map((line) => line.trim()).filter((line) => line !== '' && !line.startsWith('#'))
 
 /** The request as the API takes it. */
 const requestOf = (options: RevokeOptions): Record<string, unknown> => {

@@ -2,12 +2,12 @@
  * `curfew verify-report`: is this report as it was signed, and by whom? It says what it has checked, what the report says
  * in short, and what no signature can say. Trusts the keys that it is given, and nothing within the report.
  */
-import { readFile } from 'node:fs/promises'
 import { createLocalJWKSet, decodeJwt, errors, jwtVerify } from 'jose'
 import type { JSONWebKeySet } from 'jose'
 import { z } from 'zod'
 import { REPORT_TYPE, reportFormats } from '../client/report.ts'
 import { ConfigError } from '../config.ts'
+import { cannotBe, readText } from './files.ts'
 import { ReportBroken, readReportFile } from './report-file.ts'
 import { shown } from './terminal.ts'
 
@@ -36,7 +36,7 @@ const claims = z.object({
 
 /** What a good signature says, and what it cannot, a line each. @throws NotVerified, ReportBroken, ConfigError. */
 export const verifyReport = async (path: string, { jwks, issuer, curfewUrl }: VerifyOptions & { curfewUrl: string | null }): Promise<string[]> => {
-  const file = await readReportFile(path)
+  const file = await readReportFile(path).catch(cannotBe('read', path))
   const keys = await readKeys(jwks ?? publishedAt(curfewUrl, issuerOf(file.signature)))
   const { payload, protectedHeader } = await checkSignature(file.signature, keys)
   const parsed = claims.safeParse(payload)
@@ -74,7 +74,7 @@ const publishedAt = (curfewUrl: string | null, issuer: string): string => {
 }
 
 const readKeys = async (from: string): Promise<JSONWebKeySet> => {
-  const text = /^https?:\/\//.test(from) ? await fetchText(from) : await readFile(from, 'utf8')
+  const text = /^https?:\/\//.test(from) ? await fetchText(from) : readText(from)
   try {
     const keys = JSON.parse(text) as JSONWebKeySet
     createLocalJWKSet(keys)

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { createLocalJWKSet, decodeProtectedHeader, jwtVerify } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { createSigner } from '../../src/channels/signing.ts'
+import { KeyTooYoung, createSigner } from '../../src/channels/signing.ts'
 import { createKeyring } from '../../src/keys.ts'
 import { openGround } from '../delivery/ground.ts'
 import type { Ground } from '../delivery/ground.ts'
@@ -28,9 +28,9 @@ describe('rotating a signing key', () => {
     const rotated = await open().rotate(issuer, 'ES256')
     if (!('made' in rotated)) throw new Error('There was a next key before')
     expect(Math.abs(rotated.ripeAt.getTime() - Date.now() - DAY * 1_000)).toBeLessThan(60_000)
-    await expect(open().rotate(issuer, 'ES256')).rejects.toMatchObject({ kind: 'invalid_argument', says: expect.stringMatching(/may sign from/) as string })
+    await expect(open().rotate(issuer, 'ES256')).rejects.toThrow(/may sign from/)
     await age(issuer, 'created_at', DAY - 60)
-    await expect(open().rotate(issuer, 'ES256')).rejects.toMatchObject({ kind: 'invalid_argument' })
+    await expect(open().rotate(issuer, 'ES256')).rejects.toThrow(KeyTooYoung)
     expect(await kidOf(issuer)).toBe(before)
     expect((await open().publicJwks(issuer)).keys.map(({ kid }) => kid).toSorted()).toEqual([before, rotated.made].toSorted())
     await age(issuer, 'created_at', 60)
@@ -41,7 +41,7 @@ describe('rotating a signing key', () => {
   it('keeps the overlap that is configured, and passes over it where it is forced', async () => {
     const issuer = 'https://forced'
     await open().rotate(issuer, 'ES256')
-    await expect(open({ overlapSeconds: 3_600 }).rotate(issuer, 'ES256')).rejects.toMatchObject({ kind: 'invalid_argument' })
+    await expect(open({ overlapSeconds: 3_600 }).rotate(issuer, 'ES256')).rejects.toThrow(KeyTooYoung)
     expect(await open({ overlapSeconds: 3_600 }).rotate(issuer, 'ES256', { force: true })).toHaveProperty('promoted')
   })
 

@@ -11,6 +11,7 @@ import { startApi } from '../api/api.ts'
 import type { TestApi } from '../api/api.ts'
 import { freePort } from '../harness/ports.ts'
 import { seedSessions } from '../harness/seed.ts'
+import { curfew } from './run.ts'
 import { createScreen } from './screen.ts'
 
 let api: TestApi
@@ -124,6 +125,19 @@ describe('curfew revoke', () => {
     const stale = createRemote({ url, token: 'nonsense' })
     await expect(revoke(options({ yes: true }), { remote: stale, terminal: createScreen(null) })).rejects.toThrow('Errors.Token.Invalid (AUTH-7fs1e). Is CURFEW_TOKEN still good?')
     await expect(revoke(options({ ip: ['localhost'], yes: true }), { remote: remote(), terminal: createScreen(null) })).rejects.toThrow(/must be an address or a CIDR/)
+  })
+
+  it('tells an argument that is wrong from what could not be done by its exit code', async () => {
+    const settings = { CURFEW_URL: url, CURFEW_TOKEN: token }
+    const asked = (...parameters: string[]) => curfew(['revoke', ...parameters, '--reason', 'INC-1', '--preview'], settings)
+    const none = join(folder, 'none')
+    expect(await asked('--sessions-from', none)).toEqual({ code: 2, out: '', err: `${none} cannot be read: there is no such file\n` })
+    expect(await asked('--ip', 'foo')).toMatchObject({ code: 2, out: '', err: expect.stringContaining('must be an address or a CIDR') })
+    expect(await asked('--org', '')).toMatchObject({ code: 2, out: '', err: expect.stringContaining('must have 1 to 512 characters') })
+    expect(await asked('--org', 'o1', '--all')).toMatchObject({ code: 2, out: '' })
+    expect(await asked('--org', 'o1')).toMatchObject({ code: 0, err: '' })
+    settings.CURFEW_TOKEN = 'nonsense'
+    expect(await asked('--org', 'o1')).toMatchObject({ code: 1, out: '' })
   })
 
   it('G9: is one revocation, also where the answer was lost on its way and it had to ask again', async () => {
