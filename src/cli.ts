@@ -4,6 +4,9 @@
  *
  * Exit codes: 0 it is done, 1 it could not be done, 2 a setting or an argument is wrong (nothing was done).
  * Errors are sentences on standard error, without a stack, and without any setting's value.
+ *
+ * A reader may leave (`| head -1`). Then nothing more is said, and what was asked for is done all the same: the exit code
+ * is that of what was done. Only what is there for its reader alone, watching and a report, ends with its reader.
  */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
@@ -28,6 +31,13 @@ import { MigrationError, migrate } from './store/migrations.ts'
 import { openDatabase } from './store/postgres.ts'
 import { cannotConnect } from './store/postgres-failures.ts'
 import { RedisUnusableError } from './store/redis.ts'
+
+/** Both streams tell an error for each write, and without a listener that would end the process half way. */
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error
+  })
+}
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`)
 
@@ -172,6 +182,8 @@ const explain = (error: unknown): { sentence: string; code: number } => {
   }
   if (error instanceof NotVerified || error instanceof ReportBroken) return { sentence: `Not verified: ${error.message}`, code: 1 }
   if (cannotConnect(error)) return { sentence: 'Postgres cannot be reached; is DATABASE_URL right?', code: 1 }
+  // A report whose reader has left.
+  if (error instanceof Error && (error as NodeJS.ErrnoException).code === 'EPIPE') return { sentence: '', code: 1 }
   const { message, code } = error instanceof Error ? (error as NodeJS.ErrnoException) : { message: String(error), code: undefined }
   return { sentence: message === '' ? (code ?? 'It failed.') : message, code: 1 }
 }

@@ -22,14 +22,14 @@ const pace = z.object({ rate: z.number().nullable(), secondsLeft: z.number().nul
 const progressOf = (value: unknown): Progress => ({ revocation: readOperation(value), ...pace.parse(value) })
 
 /**
- * Resolves with the revocation as it is when it is over.
+ * Resolves with the revocation as it is when it is over, or when it is no longer wanted.
  *
  * @param until `ended`: its sessions are ended; `told`: and whoever is to be told has been.
  * @throws RemoteError where it cannot be seen, or Curfew stays away.
  */
 export const follow = async (
   remote: Remote,
-  { id, until, show }: { id: string; until: 'ended' | 'told'; show: (progress: Progress) => void },
+  { id, until, show, isWanted = () => true }: { id: string; until: 'ended' | 'told'; show: (progress: Progress) => void; isWanted?: () => boolean },
 ): Promise<Operation> => {
   let heardMs = performance.now()
   for (;;) {
@@ -37,7 +37,7 @@ export const follow = async (
       const last = await hear(remote, id, (progress) => {
         heardMs = performance.now()
         show(progress)
-        return until === 'ended' && progress.revocation.done
+        return !isWanted() || (until === 'ended' && progress.revocation.done)
       })
       if (last !== null) return last
     } catch (error) {

@@ -110,7 +110,7 @@ export const addRevocationsCommands = (revocations: Command, run: Run): void => 
   revocations.command('watch').description('watch one until its sessions are ended').argument(...id)
     .option('--until-told', 'also until everybody is told', false)
     .action((named: string, { untilTold }: { untilTold: boolean }) =>
-      run((at) => watchToEnd(at, { id: named, until: untilTold ? 'told' : 'ended' })))
+      run(async (at) => (await watchToEnd(at, { id: named, until: untilTold ? 'told' : 'ended' })) ?? 1))
   const verbs = { pause: 'hold it where it is', resume: 'go on with it', cancel: 'stop it for good; what has ended stays ended' }
   for (const [verb, says] of Object.entries(verbs)) {
     revocations.command(verb).description(says).argument(...id)

@@ -82,7 +82,8 @@ const requestOf = (options: RevokeOptions): Record<string, unknown> => {
 }
 
 /**
- * Resolves with the exit code: 1 where nobody confirmed it, or the revocation was cancelled while it was watched.
+ * Resolves with the exit code: 1 where nobody confirmed it, or the revocation was cancelled while it was watched. Where its
+ * reader leaves, what was accepted stays accepted: 0.
  *
  * @throws ConfigError where it must not even be asked; RemoteError where Curfew refused.
  */
@@ -108,18 +109,19 @@ export const revoke = async (options: RevokeOptions, { remote, terminal }: At): 
     headers: { 'idempotency-key': randomUUID() },
   }))
   for (const line of described(accepted)) terminal.say(line)
-  if (options.watch) return watchToEnd({ remote, terminal }, { id: idOf(accepted), until: 'ended' })
+  if (options.watch) return (await watchToEnd({ remote, terminal }, { id: idOf(accepted), until: 'ended' })) ?? 0
   terminal.say(watchLater(accepted))
   return 0
 }
 
-/** Shows progress until it is over; the exit code says whether everything was ended. */
-export const watchToEnd = async ({ remote, terminal }: At, asked: { id: string; until: 'ended' | 'told' }): Promise<number> => {
+/** Shows progress until it is over; the exit code says whether everything was ended. Null: its reader left before. */
+export const watchToEnd = async ({ remote, terminal }: At, asked: { id: string; until: 'ended' | 'told' }): Promise<number | null> => {
   if (terminal.draws) terminal.say('Ctrl-C ends the watching, not the revocation.')
   const bar = createProgressBar(terminal, Date.now)
-  const last = await follow(remote, { ...asked, show: bar.show })
+  const last = await follow(remote, { ...asked, show: bar.show, isWanted: terminal.isHeard })
   bar.end(last)
-  return last.metadata.state === 'cancelled' ? 1 : 0
+  if (last.metadata.state === 'cancelled') return 1
+  return last.done || terminal.isHeard() ? 0 : null
 }
 
 const perSecond = (text: string): number => {

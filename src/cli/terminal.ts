@@ -14,6 +14,8 @@ export interface Terminal {
   readonly say: (line: string) => void
   /** True where somebody reads and can answer. */
   readonly isInteractive: boolean
+  /** False once a write has shown that the reader has left. */
+  readonly isHeard: () => boolean
   /** True where a line can be drawn again. */
   readonly draws: boolean
   /** Draws the last line anew, cut to the terminal's width. */
@@ -31,12 +33,17 @@ export const shown = (text: string): string => text.replaceAll(/[\p{Cc}\p{Cf}\p{
 
 export const createTerminal = ({ input, output }: Streams): Terminal => {
   let drawn = false
+  let heard = true
+  output.on('error', () => {
+    heard = false
+  })
   const clear = (): void => {
     if (drawn) output.write(CLEAR_LINE)
     drawn = false
   }
   return {
     isInteractive: input.isTTY === true && output.isTTY === true,
+    isHeard: () => heard,
     draws: output.isTTY === true,
     say: (line) => {
       clear()
