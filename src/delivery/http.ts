@@ -126,7 +126,9 @@ const lateCodes = new Set(['UND_ERR_CONNECT_TIMEOUT', 'UND_ERR_HEADERS_TIMEOUT',
 const silenceOf = (error: Error): Answer => {
   const code = (error as { code?: unknown }).code?.toString() ?? ''
   const inner = error instanceof AggregateError ? error.errors.find((one) => one instanceof Error) : undefined
-  return { silence: wordOf(inner ?? error, code), detail: `${code} ${(inner ?? error).message}`.trim().slice(0, DETAIL_LENGTH) }
+  const { message } = inner ?? error
+  const detail = message.includes(code) ? message : `${code} ${message}`
+  return { silence: wordOf(inner ?? error, code), detail: detail.trim().slice(0, DETAIL_LENGTH) }
 }
 
 const wordOf = (error: Error, code: string): Silence => {

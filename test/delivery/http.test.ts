@@ -192,6 +192,7 @@ describe('the door out', () => {
     names.set('failing.test', 'SERVFAIL')
     names.set('silent.test', 'silence')
     for (const name of ['unknown.test', 'failing.test']) expect(await door.send(post(named(name)))).toMatchObject({ silence: 'name_not_resolved' })
+    expect(await door.send(post(named('unknown.test')))).toMatchObject({ detail: expect.stringMatching(/^The name was not resolved \(\w+\)$/) as string })
     const startedMs = Date.now()
     expect(await door.send(post(named('silent.test')))).toMatchObject({ silence: 'timeout' })
     expect(Date.now() - startedMs).toBeLessThan(TIMEOUT_MS + 1_000)
