@@ -34,7 +34,7 @@ const secret = z
 
 const issuerEntry = z.strictObject({
   issuer: httpUrl,
-  audience: z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]),
+  audience: z.union([z.string().min(1), z.array(z.string().min(1)).min(1)], 'must be a text or a list of texts, none of them empty'),
   introspectedAudiences: z.array(z.string().min(1)).optional(),
   jwksUri: httpUrl.optional(),
   algorithms: z
@@ -142,12 +142,13 @@ export const readSettings = <Name extends SettingName>(
   const parsed: Partial<Record<SettingName, unknown>> = {}
   for (const name of names) {
     const text = environment[name]
-    const result = settings[name].parse.safeParse(text === '' ? undefined : text)
+    const result = settings[name].parse.safeParse(text === '' ? undefined : text, { reportInput: true })
     if (result.success) parsed[name] = result.data
     else for (const issue of result.error.issues) {
-      const where = issue.path.length > 0 ? ` (${issue.path.join('.')})` : ''
       const missing = text === undefined || text === ''
-      problems.push(missing ? `${name} is missing: ${settings[name].says}` : `${name}${where} is wrong: ${issue.message}`)
+      if (missing) problems.push(`${name} is missing: ${settings[name].says}`)
+      else if (issue.path.length === 0) problems.push(`${name} is wrong: ${issue.message}`)
+      else problems.push(`${name} (${issue.path.join('.')}) is ${issue.input === undefined ? 'missing' : `wrong: ${issue.message}`}`)
     }
   }
   if (problems.length > 0) throw new ConfigError(problems)

@@ -196,6 +196,13 @@ describe('curfew config print', () => {
     for (const name of ['DATABASE_URL', 'QUEUE_SECRET', 'KEY_ENCRYPTION_KEY', 'ISSUERS']) expect(out).not.toContain(settings[name])
   })
 
+  it('says which field of an issuer is missing, and which is wrong', async () => {
+    const { code, err } = await curfew(['config', 'print'], { ...settings, ISSUERS: '[{"issuer":"https://a.example"},{"issuer":"x","audience":7}]' })
+    expect([code, err.trim().split('\n')]).toEqual([2, [
+      'ISSUERS (0.audience) is missing', 'ISSUERS (1.issuer) is wrong: Invalid URL', 'ISSUERS (1.audience) is wrong: must be a text or a list of texts, none of them empty',
+    ]])
+  })
+
   it('fails on a wrong setting', async () => {
     expect(await curfew(['config', 'print'], { ...settings, PORT: '-1' })).toMatchObject({ code: 2, err: expect.stringMatching(/^PORT is wrong/) })
   })
