@@ -26,11 +26,12 @@ const frameworkErrors: Readonly<Record<string, readonly [ErrorName, string?]>> =
 }
 
 /** The error that the caller is told. Its sentence is public; `cause` is what really happened. */
-const publicError = (error: unknown): CurfewError => {
+const publicError = (error: unknown, { body }: FastifyRequest): CurfewError => {
   if (error instanceof CurfewError) return error
   if (hasZodFastifySchemaValidationErrors(error)) {
     const [issue] = error.validation
-    const field = issue?.instancePath.slice(1).replaceAll('/', '.') ?? ''
+    if (error.validationContext === 'body' && (body === undefined || body === null)) return new CurfewError('invalid_argument', { says: 'Body is missing' })
+    const field = issue?.instancePath.slice(1).replaceAll(/\/(\d+)(?=\/|$)/g, '[$1]').replaceAll('/', '.') ?? ''
     const problem = issue?.message ?? 'is not valid'
     const sentence = field === '' ? problem : `${field}: ${problem}`
     return new CurfewError('invalid_argument', { says: sentence.slice(0, MAX_SENTENCE) })
@@ -70,7 +71,7 @@ export const createErrorHandler = ({ log }: { log: Log }) => {
   }
 
   return (error: unknown, request: FastifyRequest, reply: FastifyReply): void => {
-    const told = publicError(error)
+    const told = publicError(error, request)
     if ((told.kind === 'internal' || told.kind === 'unavailable') && mayLog()) {
       const fields = { event: 'http.failed', requestId: request.id, route: request.routeOptions.url, err: told.cause ?? told }
       if (told.kind === 'internal') log.error(fields, 'a request failed for a reason of ours')

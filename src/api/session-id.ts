@@ -9,7 +9,7 @@ const plainId = /^[\x20-\x7e]{1,200}$/
 const forbidden = /[\p{Cc}\p{Cs}]/u
 const MAX_CODE_POINTS = 200
 
-export const SESSION_ID_RULE = 'sessionId must have 1 to 200 characters and no control characters'
+export const SESSION_ID_RULE = 'must have 1 to 200 characters and no control characters'
 
 /** True for an id that may be asked for. Cheap for ASCII, right for everything. */
 export const isSessionId = (id: string): boolean => {

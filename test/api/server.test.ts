@@ -120,6 +120,10 @@ describe('bodies of JSON routes', () => {
     expect([answer.statusCode, answer.json().code]).toEqual([400, 3])
   })
 
+  it.each(['', 'null'])('says that a body is missing: %j', async (payload) => {
+    expect((await put(payload)).json()).toEqual({ code: 3, message: 'Body is missing' })
+  })
+
   it('answers 413 to more than 64 kB, and 415 to a content type that is none', async () => {
     expect((await put(`{"x":"${'x'.repeat(70_000)}"}`)).json()).toEqual({ code: 3, message: 'Request body too large' })
     const unreadable = await put('{}', ';;;')

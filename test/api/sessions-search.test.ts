@@ -248,4 +248,13 @@ describe('a bad search', () => {
     const answer = await search(readers[0]?.bearer ?? '', body)
     expect([answer.statusCode, answer.json().code]).toEqual([400, 3])
   })
+
+  it.each<[string, unknown]>([
+    ['sortingColumn: must be one of SESSION_FIELD_NAME_UNSPECIFIED, SESSION_FIELD_NAME_CREATION_DATE', { sortingColumn: 'SESSION_FIELD_NAME_ID' }],
+    ['query.limit: must be a whole number', { query: { limit: 'ten' } }],
+    ['queries[1].creationDateQuery.method: must be one of TIMESTAMP_QUERY_METHOD_EQUALS, ', { queries: [{ userIdQuery: { id: 'u1' } }, { creationDateQuery: { creationDate: '2026-01-01T00:00:00Z', method: 'LATER' } }] }],
+  ])('G12: says what a field takes: %s', async (says, body) => {
+    const answer = await search(readers[0]?.bearer ?? '', body)
+    expect([answer.statusCode, answer.json().message]).toEqual([400, expect.stringContaining(says)])
+  })
 })

@@ -136,9 +136,9 @@ describe('PUT /v1/sessions/{id}', () => {
     ['a number for a user', { ...minimal, userId: 1 }, 'userId'],
     ['101 clients', { ...minimal, clients: Array.from({ length: 101 }, (_, n) => ({ clientId: `c${n}` })) }, 'clients'],
     ['a client twice', { ...minimal, clients: [{ clientId: 'a' }, { clientId: 'a' }] }, 'clients'],
-    ['a cache key of another prefix', { ...minimal, cacheKeys: ['other:1'] }, 'cacheKeys.0'],
+    ['a cache key of another prefix', { ...minimal, cacheKeys: ['other:1'] }, 'cacheKeys[0]'],
     ['33 cache keys', { ...minimal, cacheKeys: Array<string>(33).fill('sess:1') }, 'cacheKeys'],
-    ['a cache key of 513 characters', { ...minimal, cacheKeys: [`sess:${'x'.repeat(508)}`] }, 'cacheKeys.0'],
+    ['a cache key of 513 characters', { ...minimal, cacheKeys: [`sess:${'x'.repeat(508)}`] }, 'cacheKeys[0]'],
     ['65 metadata keys', { ...minimal, metadata: Object.fromEntries(Array.from({ length: 65 }, (_, n) => [`k${n}`, 'MQ=='])) }, 'metadata'],
     ['metadata of more than 16 KiB', { ...minimal, metadata: { a: 'x'.repeat(16_384) } }, 'metadata'],
     ['metadata that is not base64', { ...minimal, metadata: { a: 'no base64!' } }, 'metadata.a'],
@@ -197,9 +197,9 @@ describe('POST /v1/sessions:batchCreate', () => {
     await api.delete('over', { as: admin })
     const good = { id: 'good', ...minimal }
     const items: [object, number, string][] = [
-      [{ id: 'a', resourceOwner: 'o1' }, 400, 'sessions.1.userId'],
-      [{ id: '', ...minimal }, 400, 'sessions.1.id'],
-      [{ id: 'a', ...minimal, metadata: { x: '!' } }, 400, 'sessions.1.metadata.x'],
+      [{ id: 'a', resourceOwner: 'o1' }, 400, 'sessions[1].userId: '],
+      [{ id: '', ...minimal }, 400, 'sessions[1].id: must have 1 to 200 characters'],
+      [{ id: 'a', ...minimal, metadata: { x: '!' } }, 400, 'sessions[1].metadata.x: '],
       [good, 400, 'sessions[1]: id'],
       [{ id: 'a', ...minimal, clients: [{ clientId: 'c' }, { clientId: 'c' }] }, 400, 'sessions[1]: clients'],
       [{ id: 'a', ...minimal, creationDate: '2999-01-01T00:00:00Z' }, 400, 'sessions[1]: creationDate'],

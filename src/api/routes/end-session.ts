@@ -48,7 +48,7 @@ export const endSessionRoutes = async (app: FastifyInstance, deps: EndSessionDep
 
   const decide = (request: EndRequest): EndDecision | Promise<EndDecision> => {
     const { sessionId } = request.params
-    if (!isSessionId(sessionId)) throw new CurfewError('invalid_argument', { says: SESSION_ID_RULE })
+    if (!isSessionId(sessionId)) throw new CurfewError('invalid_argument', { says: `sessionId ${SESSION_ID_RULE}` })
     const token = request.body === undefined ? null : readSessionToken(request.body as Buffer)
     return authorizeEnd(request.caller, sessionId, token)
   }

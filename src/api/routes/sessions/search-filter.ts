@@ -9,7 +9,7 @@ import { rangeOf, timestampMethods, within } from './instant-range.ts'
 import { rfc3339 } from './session-fields.ts'
 
 const method = z
-  .union([z.enum(timestampMethods), z.number().int().min(0).max(timestampMethods.length - 1)])
+  .union([z.enum(timestampMethods), z.number().int().min(0).max(timestampMethods.length - 1)], `must be one of ${timestampMethods.join(', ')}`)
   .nullish()
   .describe('Defaults to TIMESTAMP_QUERY_METHOD_EQUALS')
 

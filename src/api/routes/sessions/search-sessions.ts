@@ -29,7 +29,7 @@ const BODY_LIMIT_BYTES = 1_048_576
 /** A whole number, also as a string (protojson). */
 const count = (max: number) =>
   z
-    .union([z.number(), z.string().regex(/^\d{1,15}$/).transform(Number)])
+    .union([z.number(), z.string().regex(/^\d{1,15}$/).transform(Number)], 'must be a whole number')
     .pipe(z.number().int().min(0).max(max))
     .nullish()
 
@@ -45,7 +45,7 @@ const searchBody = z.object({
     .nullish(),
   queries: z.array(searchQuery).max(MAX_QUERIES).nullish(),
   sortingColumn: z
-    .union([z.enum(sortingColumns), z.number().int().min(0).max(sortingColumns.length - 1)])
+    .union([z.enum(sortingColumns), z.number().int().min(0).max(sortingColumns.length - 1)], `must be one of ${sortingColumns.join(', ')}`)
     .nullish()
     .describe('Sessions always come in order of creation'),
 })
