@@ -43,6 +43,9 @@ const table = (title: string, rows: readonly (readonly [name: string, number: nu
     ...(rows.length > MOST ? [`  and ${rows.length - MOST} more`] : []),
   ]
 
+/** To a reader who knows nothing of breakers, `open` would say the opposite. */
+const awayBecause: Readonly<Record<string, string>> = { open: 'failing, left alone for now', disabled: 'switched off' }
+
 /** What would happen, before it does. */
 export const previewLines = (seen: Preview): string[] => {
   const { lookedAt, expectedLogins, containment, rules, organizations, clients, receivers } = seen
@@ -57,6 +60,6 @@ export const previewLines = (seen: Preview): string[] => {
     ...table(`By organization${of}:`, organizations.map((one) => [one.resourceOwner, one.count])),
     ...table(`By client${of}:`, clients.map((one) => [one.clientId, one.count])),
     ...table(`Receivers to be told${of}:`, receivers.map((one) => [one.id, one.count])),
-    ...(away.length === 0 ? [] : [`Cannot be told at present: ${away.map(({ id, reachability }) => `${shown(id)} (${reachability})`).join(', ')}.`]),
+    ...(away.length === 0 ? [] : [`Cannot be told at present: ${away.map(({ id, reachability }) => `${shown(id)} (${awayBecause[reachability] ?? shown(reachability)})`).join(', ')}.`]),
   ]
 }

@@ -7,6 +7,7 @@
  */
 import { setTimeout as pause } from 'node:timers/promises'
 import { ConfigError } from '../config.ts'
+import { inOptions } from './in-options.ts'
 import { shown } from './terminal.ts'
 
 /** Curfew's answer was no, or there was none. `status` is null where none came. */
@@ -153,11 +154,11 @@ const refusal = async (url: string, { response, error }: Sent): Promise<RemoteEr
   return new RemoteError(`${message ?? `${url} answered ${status}`}.${hint}`, status)
 }
 
-/** Of an error as Curfew writes it, its code and its message without a full stop; null for anything else. */
+/** Of an error as Curfew writes it, its code and its message in the words of options, without a full stop; null for anything else. */
 const saidIn = (text: string): { code: unknown; message: string | null } => {
   try {
     const { code, message } = JSON.parse(text) as { code?: unknown; message?: unknown }
-    return { code, message: typeof message === 'string' && message !== '' ? shown(message).slice(0, MAX_SAID).replace(/\.$/, '') : null }
+    return { code, message: typeof message === 'string' && message !== '' ? inOptions(shown(message)).slice(0, MAX_SAID).replace(/\.$/, '') : null }
   } catch {
     return { code: null, message: null }
   }

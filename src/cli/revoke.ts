@@ -68,6 +68,9 @@ const requestOf = (options: RevokeOptions): Record<string, unknown> => {
     ...(options.all ? { all: true } : {}),
   }
   if (options.sessionsFrom !== undefined && sessionIds.length === 0) throw new ConfigError([`${options.sessionsFrom} names no session`])
+  if (options.all && Object.keys(filter).some((name) => !['all', 'includeExpired'].includes(name))) {
+    throw new ConfigError(['--all stands alone: leave out every other filter'])
+  }
   if (Object.keys(filter).every((name) => name === 'includeExpired')) {
     throw new ConfigError(['Say which sessions: --org, --user, --session, --client, --fingerprint, --ip, --born-before, --born-after, or --all'])
   }

@@ -25,7 +25,9 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'curfew-test-revoke-'))
   await seedSessions(api.database.sql, [1, 2, 3, 4].map((n) => ({ id: `s${n}`, issuer: api.issuer.url, userId: `u${n}`, clients: [{ clientId: 'shop' }] })))
   await api.database.sql.query(
-    `INSERT INTO receivers (id, type, url, issuer, client_id, enabled) VALUES ('shop', 'backchannel_logout', 'https://shop.example', $1, 'shop', false)`, [api.issuer.url])
+    `INSERT INTO receivers (id, type, url, issuer, client_id, enabled, broken_until) VALUES
+       ('shop', 'backchannel_logout', 'https://shop.example', $1, 'shop', false, NULL), ('till', 'backchannel_logout', 'https://till.example', $1, 'shop', true, now() + interval '1 hour')`,
+    [api.issuer.url])
 })
 afterAll(async () => {
   await api.close()
@@ -51,7 +53,7 @@ describe('curfew revoke', () => {
     expect(questions).toHaveLength(1)
     expect(questions[0]).toMatch(/^3 sessions match\. 3 users will have to sign in again\./)
     expect(questions[0]).toContain('It is in force at once, by 1 cutoff rule, which cannot be taken back.')
-    expect(questions[0]).toMatch(/By organization:\n +3 {2}o1\nBy client:\n +3 {2}shop\nReceivers to be told:\n +3 {2}shop\nCannot be told at present: shop \(disabled\)\.\n/)
+    expect(questions[0]).toMatch(/By organization:\n +3 {2}o1\nBy client:\n +3 {2}shop\nReceivers to be told:\n +3 {2}shop\n +3 {2}till\nCannot be told at present: shop \(switched off\), till \(failing, left alone for now\)\.\n/)
     expect(questions[0]).toContain('To end 3 sessions (revoke), type 3: ')
     const [row, ...more] = await accepted()
     expect(more).toEqual([])
@@ -132,12 +134,20 @@ describe('curfew revoke', () => {
     const asked = (...parameters: string[]) => curfew(['revoke', ...parameters, '--reason', 'INC-1', '--preview'], settings)
     const none = join(folder, 'none')
     expect(await asked('--sessions-from', none)).toEqual({ code: 2, out: '', err: `${none} cannot be read: there is no such file\n` })
-    expect(await asked('--ip', 'foo')).toMatchObject({ code: 2, out: '', err: expect.stringContaining('must be an address or a CIDR') })
-    expect(await asked('--org', '')).toMatchObject({ code: 2, out: '', err: expect.stringContaining('must have 1 to 512 characters') })
-    expect(await asked('--org', 'o1', '--all')).toMatchObject({ code: 2, out: '' })
+    expect(await asked('--ip', 'foo')).toEqual({ code: 2, out: '', err: '--ip: must be an address or a CIDR.\n' })
+    expect(await asked('--org', 'o1', '--org', '')).toMatchObject({ code: 2, out: '', err: expect.stringMatching(/^--org, number 2: must have 1 to 512 characters/) })
+    expect(await asked('--org', 'o1', '--exclude-user', '')).toMatchObject({ code: 2, out: '', err: expect.stringMatching(/^--exclude-user: must have/) })
+    expect(await asked('--org', 'o1', '--all')).toEqual({ code: 2, out: '', err: '--all stands alone: leave out every other filter\n' })
     expect(await asked('--org', 'o1')).toMatchObject({ code: 0, err: '' })
     settings.CURFEW_TOKEN = 'nonsense'
     expect(await asked('--org', 'o1')).toMatchObject({ code: 1, out: '' })
+  })
+
+  it('names the option by which the notifications alone are steered', async () => {
+    expect(await revoke(options({ yes: true }), { remote: remote(), terminal: createScreen(null) })).toBe(0)
+    const [row] = await accepted()
+    const refused = await curfew(['revocations', 'cancel', row.id], { CURFEW_URL: url, CURFEW_TOKEN: token })
+    expect(refused).toMatchObject({ code: 1, out: '', err: expect.stringContaining('its notifications can be: --only notifications (CURFEW-rev09).') })
   })
 
   it('G9: is one revocation, also where the answer was lost on its way and it had to ask again', async () => {
