@@ -101,7 +101,7 @@ export const revoke = async (options: RevokeOptions, { remote, terminal }: At): 
   if (!options.yes) {
     const typed = await terminal.ask(`To end ${sizeOf(preview)} sessions (${options.mode}), type ${preview.sessions.count}: `)
     if (typed.replaceAll(/[,. ]/g, '') !== String(preview.sessions.count)) {
-      terminal.say('That is not the number. Nothing was ended.')
+      terminal.say(typed === '' ? 'Nothing was ended.' : 'That is not the number. Nothing was ended.')
       return 1
     }
   }

@@ -20,7 +20,7 @@ export interface Terminal {
   readonly draws: boolean
   /** Draws the last line anew, cut to the terminal's width. */
   readonly draw: (line: string) => void
-  /** Asks, and resolves with the answer without its spaces; empty where the input ended. */
+  /** Asks, and resolves with the answer without its spaces; empty where the input ended, as by Ctrl-C or Ctrl-D. */
   readonly ask: (question: string) => Promise<string>
 }
 
@@ -58,10 +58,13 @@ export const createTerminal = ({ input, output }: Streams): Terminal => {
       clear()
       const lines = createInterface({ input, output })
       try {
-        const ended = new Promise<string>((resolve) => {
-          lines.once('close', () => resolve(''))
+        const ended = new Promise<null>((resolve) => {
+          lines.once('close', () => resolve(null))
         })
-        return (await Promise.race([lines.question(question), ended])).trim()
+        const answer = await Promise.race([lines.question(question), ended])
+        // Nobody has ended the question's line.
+        if (answer === null) output.write('\n')
+        return answer?.trim() ?? ''
       } finally {
         lines.close()
       }

@@ -75,7 +75,14 @@ describe('curfew revoke', () => {
     for (const spared of [{}, { excludeUser: ['responder'] }, { org: [], user: ['u1'] }, { session: ['s1'] }]) expect(await said(spared)).not.toContain('Your own token')
   })
 
-  it.each(['', '4', 'yes', '33'])('ends nothing where the number is not typed: %j', async (typed) => {
+  it.each([['Enter', ''], ['Ctrl-C', '\u0003'], ['Ctrl-D', '\u0004']])('ends nothing where nothing is typed, and speaks of no number: %s', async (_key, typed) => {
+    const screen = createScreen(() => typed)
+    expect(await revoke(options(), { remote: remote(), terminal: screen })).toBe(1)
+    expect(screen.written()).toMatch(/type 4: [^\n]*\r?\nNothing was ended\.\n$/)
+    expect(await accepted()).toEqual([])
+  })
+
+  it.each(['4', 'yes', '33'])('ends nothing where the number is not typed: %j', async (typed) => {
     const screen = createScreen(() => typed)
     expect(await revoke(options({ session: ['s1', 's2', 's3'] }), { remote: remote(), terminal: screen })).toBe(1)
     expect(screen.written()).toContain('That is not the number. Nothing was ended.')
