@@ -51,6 +51,12 @@ describe('curfew', () => {
   })
 })
 
+describe('curfew --help', () => {
+  it.each([['revoke'], ['cutoff', 'set']])('says that a reason is required: %s %s', async (...command) => {
+    expect((await curfew([...command, '--help'])).out).toMatch(/--reason <text> +why, for those who ask later\s+\(required\)/)
+  })
+})
+
 describe('curfew migrate', () => {
   it('brings an empty database up to date, and finds nothing to do the second time', async () => {
     await withEmptyDatabase(async (url) => {

@@ -123,7 +123,7 @@ export const addCutoffCommands = (
     .option('--born-before <time>', 'RFC 3339; what was born later lives (default: now)', time)
     .option('--exclude-user <id>', 'spare this user; may be given often', another, [])
     .option('--exclude-session <id>', 'spare this session; may be given often', another, [])
-    .requiredOption('--reason <text>', 'why, for those who ask later')
+    .requiredOption('--reason <text>', 'why, for those who ask later (required)')
     .action(setRule(deps))
   cutoff.command('list').description('list the rules in force, newest first')
     .option(issuerOption[0], issuerOption[1], url)

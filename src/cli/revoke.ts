@@ -149,7 +149,7 @@ export const addRevokeCommand = (command: Command, run: Run): void => {
     .option('--exclude-user <id>', 'spare this user', another, [])
     .option('--exclude-session <id>', 'spare this session', another, [])
     .addOption(new Option('--mode <mode>', 'why, for receivers that can be told the difference').choices(['revoke', 'logout']).default('revoke'))
-    .requiredOption('--reason <text>', 'why, for those who ask later')
+    .requiredOption('--reason <text>', 'why, for those who ask later (required)')
     .option('--ticket <id>', 'where it is written down')
     .option('--deliveries-per-second <number>', 'tell receivers no faster; sessions end at full speed', perSecond)
     .option('--preview', 'show what would end, and end nothing', false)
