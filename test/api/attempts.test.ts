@@ -48,6 +48,7 @@ describe('attempts', () => {
     ])
     expect((await read(`revocationId=${id}`)).json()).toEqual({ attempts: [{ issuer, count: '12', firstDate: time, lastDate: time }] })
     const stranger = `Bearer ${await api.stranger.token({ permissions: ['session.read'] })}`
+    expect((await read(`revocationId=revocations/${id}`)).json()).toMatchObject({ attempts: [{ issuer, count: '12' }] })
     expect((await read(`revocationId=${id}`, stranger)).json()).toEqual({ attempts: [] })
     expect((await read('revocationId=x')).json()).toEqual({ attempts: [] })
     expect((await read(`revocationId=${id}&sessionId=dead`)).statusCode).toBe(400)
@@ -120,7 +121,7 @@ describe('attempts', () => {
       [{ ...one, sessionId: 'a\0' }], [{ ...one, issuer: '' }], Array.from({ length: 1_001 }, () => one),
     ]
     for (const attempts of wrong) expect((await report(attempts)).json()).toMatchObject({ code: 3 })
-    for (const query of ['', `sessionId=a&ruleId=${ruleId}`, 'sessionId=%00', 'sessionId=']) expect((await read(query)).statusCode).toBe(400)
+    for (const query of ['', `sessionId=a&ruleId=${ruleId}`, 'sessionId=%00', 'sessionId=', 'sessionId=a&revocation=b']) expect((await read(query)).statusCode).toBe(400)
   })
 
   it('are forgotten after their retention', async () => {

@@ -41,6 +41,12 @@ const counted = z.object({
   lastDate: z.string().describe('RFC 3339 UTC'),
 })
 
+/** Strict: a name that is misspelt is in no answer, and would seem to be tried no more. */
+const readQuery = z.strictObject({
+  ...target,
+  revocationId: id.transform((text) => text.replace(/^revocations\//, '')).optional().describe('A revocation: its id, or its name `revocations/{id}`'),
+})
+
 const tags = ['checks']
 
 export const attemptRoutes: FastifyPluginAsyncZod<AttemptRoutesDeps> = async (app, deps) => {
@@ -76,7 +82,7 @@ export const attemptRoutes: FastifyPluginAsyncZod<AttemptRoutesDeps> = async (ap
       tags,
       summary: 'How often a dead session, what a rule killed, or what a revocation ended was still tried',
       description: 'Permission `session.read` for the instance. Of a revocation: the sum over the sessions that it ended and the rules that it set.',
-      querystring: z.object({ ...target, revocationId: id.optional().describe('A revocation') }),
+      querystring: readQuery,
       response: {
         200: z.object({ attempts: z.array(counted).describe('One for each issuer; empty: none') }),
         ...errorAnswers('permission_denied', 'invalid_argument'),
