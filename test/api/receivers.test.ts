@@ -122,7 +122,7 @@ describe('reach', () => {
     expect(seen).toEqual(['app', 'of-all', 'of-o1', 'of-o2'])
   })
 
-  it.each(['?pageSize=0', '?pageSize=1001', '?pageSize=x', '?pageToken=%00', '?pageToken=!!', '?pageSize=1&pageSize=2'])('refuses %s', async (query) => {
+  it.each(['?pageSize=0', '?pageSize=1001', '?pageSize=x', '?pageToken=%00', '?pageToken=!!', '?pageSize=1&pageSize=2', '?enabled=false'])('refuses %s', async (query) => {
     expect((await call('GET', query, instance)).statusCode).toBe(400)
   })
 
@@ -157,7 +157,7 @@ describe('deliveries', () => {
     expect(second).not.toHaveProperty('nextPageToken')
   })
 
-  it.each(['?state=lost', '?pageToken=OTk5OTk5OTk5OTk5OTk5OTk5OQ', '?pageToken=YQ'])('refuse %s', async (query) => {
+  it.each(['?state=lost', '?pageToken=OTk5OTk5OTk5OTk5OTk5OTk5OQ', '?pageToken=YQ', '?stat=failed'])('refuse %s', async (query) => {
     expect((await call('GET', `/told/deliveries${query}`, instance)).statusCode).toBe(400)
   })
 

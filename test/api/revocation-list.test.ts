@@ -56,6 +56,12 @@ describe('a list of revocations', () => {
     expect(numbers(await all(`createdFrom=2400-01-01T00:00:00Z`))).toEqual([])
   })
 
+  it.each(['stat=done', 'state=done&Mode=revoke', '=done'])('G12: is refused for an unknown filter, which is named: %s', async (query) => {
+    const answer = await api.call('GET', `/v1/revocations?${query}`)
+    const unknown = query.split('&').at(-1)?.split('=')[0]
+    expect([answer.statusCode, answer.json()]).toEqual([400, { code: 3, message: `Unrecognized key: "${unknown}"` }])
+  })
+
   it('has what the caller sees, and tells nothing of what lies between', async () => {
     expect(numbers(await all('pageSize=1', responder))).toEqual([5, 3, 1])
     const none = await api.bearer({ sub: 'responder' })

@@ -39,7 +39,8 @@ export interface ReceiverRoutesDeps extends ReceiverActionsDeps {
 
 const MAX_PAGE = 1_000
 const pageSize = z.coerce.number().int().min(1).max(MAX_PAGE).default(100)
-const pageToken = z.string().max(400).optional()
+/** Strict: a filter that is misspelt would show everything. */
+const listQuery = z.strictObject({ pageSize, pageToken: z.string().max(400).optional() })
 const idParams = z.object({ id: receiverId })
 const tags = ['receivers']
 
@@ -96,7 +97,7 @@ export const receiverRoutes: FastifyPluginAsyncZod<ReceiverRoutesDeps> = async (
       tags,
       summary: 'The receivers within reach with their health, in the order of their ids',
       description: 'Permission `receiver.read`.',
-      querystring: z.object({ pageSize, pageToken }),
+      querystring: listQuery,
       response: {
         200: z.object({ receivers: z.array(receiverAnswer), nextPageToken: z.string().optional() }),
         ...errorAnswers('permission_denied'),
@@ -132,7 +133,7 @@ export const receiverRoutes: FastifyPluginAsyncZod<ReceiverRoutesDeps> = async (
       summary: 'What a receiver was told, newest first',
       description: 'Permission `receiver.read`.',
       params: idParams,
-      querystring: z.object({ state: z.enum(['pending', 'acknowledged', 'failed', 'moot']).optional(), pageSize, pageToken }),
+      querystring: listQuery.extend({ state: z.enum(['pending', 'acknowledged', 'failed', 'moot']).optional() }),
       response: {
         200: z.object({ deliveries: z.array(deliveryAnswer), nextPageToken: z.string().optional() }),
         ...errorAnswers('permission_denied', 'receiver_not_found'),

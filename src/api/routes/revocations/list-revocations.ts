@@ -17,7 +17,8 @@ const MAX_PAGE = 200
 const plain = z.string().regex(/^[^\p{Cc}\p{Cs}]{1,512}$/u, 'must have 1 to 512 characters and no control characters')
 const state = z.enum(['running', 'paused', 'cancelled', 'done'])
 
-const query = z.object({
+/** Strict: a filter that is misspelt would show everything. */
+const query = z.strictObject({
   state: z
     .preprocess((sent) => (typeof sent === 'string' ? [sent] : sent), z.array(state).max(8).optional())
     .describe('May be given several times'),
