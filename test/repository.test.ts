@@ -149,6 +149,11 @@ describe('the README', () => {
     expect(readme).toBe(await withSections(readme))
   })
 
+  it('asks for the Node that the package asks for', () => {
+    const { engines } = JSON.parse(read('package.json')) as { engines: { node: string } }
+    expect(readme).toContain(`You need Node ${engines.node.replace('>=', '')} or newer`)
+  })
+
   it('names only scripts and commands that there are', () => {
     const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> }
     const named = [...readme.matchAll(/npm (?:run )?([a-z][\w:-]*)/g)].map(([, name]) => name ?? '')
