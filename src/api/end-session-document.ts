@@ -24,7 +24,7 @@ const answer = z
         moot: z.uint32(),
       })
       .optional()
-      .describe('With `Prefer: wait=N`, once the commit is handed on'),
+      .describe('With `Prefer: wait=N`, where the commit is routed by then; else absent'),
   })
   .meta({
     description: 'The termination is committed',
@@ -47,7 +47,8 @@ export const endSessionDocument = (url: string): FastifySchema => ({
       .string()
       .optional()
       .describe(
-        '`wait=N`: hold the answer for up to N seconds (30 at most) until the receivers have answered. `respond-async`: 202 with a '
+        '`wait=N`: hold the answer for up to N seconds (30 at most) until the receivers have answered, and add '
+        + '`deliveries` where the commit is routed by then. `respond-async`: 202 with a '
         + 'revocation that can be watched, at once',
       ),
   }),
