@@ -45,7 +45,10 @@ export interface GuardOptions {
 export type GuardSource = { readonly redis: string } | HttpSourceOptions
 
 export interface Guard {
-  /** Is it still good? Synchronous; allocates nothing for what is alive. */
+  /**
+   * Is it still good? Synchronous; allocates nothing for what is alive. That the guard is too stale it knows within 50 ms, but
+   * not while the process is held up: whoever must know to the millisecond reads `staleMs`.
+   */
   check(question: Question): Verdict
   /** Everything committed until so many milliseconds ago is known here; Infinity before the first snapshot. */
   readonly staleMs: number
