@@ -108,7 +108,7 @@ export const settings = {
   MAX_SESSION_LIFETIME: setting(seconds.default(2_592_000), 'Seconds after which a session without an expiry ends (30 days), and the longest a session may ask for.'),
   SESSION_RETENTION: setting(seconds.default(34_560_000), 'Seconds that terminated sessions and their events stay (400 days); promises about them hold that long.'),
   COMMIT_WAIT: setting(milliseconds.default(10_000), 'Milliseconds after which a DELETE that is not known to be committed answers 504.'),
-  QUEUE_FROM: setting(count.default(128), 'DELETEs that wait in one API process, from which on they go to the workers through the queue, until a quarter of that waits; while few wait it commits them by itself, which is faster for few. 1 sends all through the queue.'),
+  QUEUE_FROM: setting(count.optional(), 'DELETEs that wait in one API process, from which on they go to the workers through the queue, until a quarter of that waits; while few wait it commits them by itself, which is faster for few. Defaults to 128, and to 1000 where the queue is on Postgres, which then has the more to do. 1 sends all through the queue.'),
   MAX_WAITING: setting(count.default(20_000), 'DELETEs that one API process holds at once, and reads for deciding who may; one more is answered 503.'),
   PREVIEW_THRESHOLD: setting(z.coerce.number().int().min(0).max(1_000_000_000).default(1_000), 'Sessions above which a revocation needs a preview; 0: always.'),
   RATE_LIMIT_CALLER: setting(count.default(50), 'Requests per second of one (issuer, subject) without instance-wide `session.delete`.'),
@@ -171,6 +171,9 @@ export const keyRotation = (parsed: Pick<Parsed, 'KEY_ROTATION_OVERLAP' | 'DELIV
   retiredSeconds: Math.max(parsed.KEY_ROTATION_OVERLAP, parsed.DELIVERY_HORIZON),
 })
 
+/** On Postgres a hop through the queue costs the database as much again as the commit, so only what two full batches cannot hold goes. */
+const QUEUE_FROM = { redis: 128, postgres: 1_000 } as const
+
 /**
  * Reads and checks every setting.
  *
@@ -203,7 +206,7 @@ export const readConfig = (environment: NodeJS.ProcessEnv) => {
       secretPrevious: parsed.QUEUE_SECRET_PREVIOUS ?? null,
       commitWaitMs: parsed.COMMIT_WAIT,
       maxWaiting: parsed.MAX_WAITING,
-      queueFrom: parsed.QUEUE_FROM,
+      queueFrom: parsed.QUEUE_FROM ?? (parsed.REDIS_URL === undefined ? QUEUE_FROM.postgres : QUEUE_FROM.redis),
     },
     revocations: { previewThreshold: parsed.PREVIEW_THRESHOLD },
     limits: { callerPerSecond: parsed.RATE_LIMIT_CALLER, refusedPerMinute: parsed.RATE_LIMIT_REFUSED },
