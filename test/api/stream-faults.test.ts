@@ -69,10 +69,10 @@ it('gives the place of a snapshot back whose reader left before it began', async
     const socket = connect(Number(port), '127.0.0.1')
     await once(socket, 'connect')
     socket.write(`GET /v1/stream/snapshot HTTP/1.1\r\nhost: x\r\nauthorization: ${authorization}\r\n\r\n`)
-    await vi.waitUntil(async () => (await get('/v1/attempts?sessionId=x')).ok)
+    await vi.waitUntil(async () => (await get('/v1/attempts?sessionId=x')).ok, { timeout: 10_000 })
     socket.destroy()
   }
-  await vi.waitUntil(async () => (await get('/v1/attempts?sessionId=x')).ok)
+  await vi.waitUntil(async () => (await get('/v1/attempts?sessionId=x')).ok, { timeout: 10_000 })
   goOn()
   holdHead = Promise.resolve()
   await vi.waitFor(async () => expect((await get('/v1/stream/snapshot')).status).toBe(200), { timeout: 3_000 })

@@ -28,7 +28,7 @@ export const startStreamRig = async ({ cache = null, keyTemplates = [] }: { cach
   const db = openDatabase({ url: database.url, name: 'test', max: 6 })
   const connection = new Redis(redis.url, { enableOfflineQueue: false, maxRetriesPerRequest: 0, commandTimeout: 500, retryStrategy: () => 20 })
   connection.on('error', () => {})
-  await vi.waitUntil(() => connection.status === 'ready')
+  await vi.waitUntil(() => connection.status === 'ready', { timeout: 10_000 })
   const { log, metrics } = createTelemetry({ level: 'silent' })
   const stream = createStreamChannel({ redis: connection, maxTokenLifetimeSeconds: 3_600, now: Date.now })
   const channel = createCacheChannel({ cache, keyTemplates })

@@ -30,7 +30,7 @@ describe.skipIf(redisMissing)('the stream in Redis', () => {
   const held = async (id: string) => (await rig.redis.client.zscore(streamKeys.tombstones, tombstoneMember(ISSUER, id))) !== null
   /** Recorded as enforced, so that only the stream itself can still know what it lacks. */
   const untilEnforced = () =>
-    vi.waitUntil(async () => (await rig.database.sql.query('SELECT FROM commits WHERE enforced_at IS NULL')).rowCount === 0)
+    vi.waitUntil(async () => (await rig.database.sql.query('SELECT FROM commits WHERE enforced_at IS NULL')).rowCount === 0, { timeout: 10_000 })
 
   it('refuses in a guard what was committed before it started and after', async () => {
     const [before = '', after = '', alive = ''] = await rig.live(3)
@@ -219,7 +219,7 @@ describe.skipIf(redisMissing)('the stream in Redis', () => {
     await rig.end([later])
     expect(errors.length).toBeGreaterThan(0)
     await rig.redis.restart({ empty: true })
-    await vi.waitUntil(() => rig.connection.status === 'ready')
+    await vi.waitUntil(() => rig.connection.status === 'ready', { timeout: 10_000 })
     await rig.database.sql.query(`UPDATE commits SET committed_at = committed_at - interval '1 minute'`)
     await rig.enforcement.enforcePending()
     // The guard comes back when its pause is over; until then upkeep goes on saying how fresh the stream is.

@@ -1,7 +1,8 @@
 /**
  * Closes a run with the line `N passed, N failed, N skipped`: tests, not files. What failed without being a test (a file
  * that could not be loaded, an error that nobody caught) counts as failed, so that the line never looks better than
- * the exit code. It is written as the process ends, after everything else.
+ * the exit code. It is written as the process ends, after everything else. What passed only when it was run once more is
+ * named: it is a fault of the test, or of what it tests.
  */
 import { writeSync } from 'node:fs'
 import type { Reporter, SerializedError, TestModule } from 'vitest/node'
@@ -18,7 +19,10 @@ export class ClosingLine implements Reporter {
     const count = { passed: 0, failed: unhandled.length, skipped: 0, pending: 0 }
     for (const module of modules) {
       const tests = [...module.children.allTests()]
-      for (const test of tests) count[test.result().state] += 1
+      for (const test of tests) {
+        count[test.result().state] += 1
+        if (test.diagnostic()?.flaky === true) process.stdout.write(`Passed only at the second try: ${module.relativeModuleId} > ${test.fullName}\n`)
+      }
       // A failed hook or import leaves the tests behind it unrun.
       if (module.state() === 'failed' && !tests.some((test) => test.result().state === 'failed')) count.failed += 1
     }

@@ -28,7 +28,7 @@ describe.skipIf(redisMissing)('the second clock', () => {
     redis = await startRedis()
     connection = new Redis(redis.url, { enableOfflineQueue: false, maxRetriesPerRequest: 0, commandTimeout: 500, retryStrategy: () => 20 })
     connection.on('error', () => {})
-    await vi.waitUntil(() => connection.status === 'ready')
+    await vi.waitUntil(() => connection.status === 'ready', { timeout: 10_000 })
   })
   afterAll(async () => {
     connection.disconnect()

@@ -16,11 +16,11 @@ it('runs once for the wake-ups of one moment, and again for those that come whil
     },
   })
   for (let n = 0; n < 100; n++) soon.wake()
-  await vi.waitUntil(() => releases.length === 1)
+  await vi.waitUntil(() => releases.length === 1, { timeout: 10_000 })
   soon.wake()
   soon.wake()
   releases[0]?.()
-  await vi.waitUntil(() => releases.length === 2)
+  await vi.waitUntil(() => releases.length === 2, { timeout: 10_000 })
   releases[1]?.()
   await soon.stop()
   expect(releases).toHaveLength(2)
@@ -36,7 +36,7 @@ it('goes on after a run that failed, and wakes nothing once it has stopped', asy
     },
   })
   soon.wake()
-  await vi.waitUntil(() => runs === 1)
+  await vi.waitUntil(() => runs === 1, { timeout: 10_000 })
   await soon.stop()
   soon.wake()
   await soon.stop()
