@@ -7,8 +7,8 @@ export default defineConfig({
     globalSetup: ['test/harness/global-setup.ts'],
     reporters: ['default', new ClosingLine()],
     pool: 'forks',
-    // Tests wait more than they compute: for servers, heartbeats, bounds that run out.
-    maxWorkers: 4,
+    // Tests wait more than they compute: for servers, heartbeats, bounds that run out. But each may start a handful of processes.
+    maxWorkers: 3,
     // Only for what hangs: how fast things are is the bench's, and a busy machine is slow.
     testTimeout: 60_000,
     hookTimeout: 120_000,
