@@ -16,7 +16,7 @@ import type { Database } from '../store/postgres.ts'
 import type { LateSid } from '../store/session-participants.ts'
 import type { Log, Metrics } from '../telemetry.ts'
 import { createOutlet } from './outlet.ts'
-import type { Telling } from './outlet.ts'
+import type { Outlet } from './outlet.ts'
 import { createEnforcedRecorder } from './record-enforced.ts'
 
 export interface Enforcement {
@@ -70,23 +70,20 @@ export const createEnforcement = (deps: {
     return !channel.hasKeys(targets)
   }
 
-  /** Records, when both are known, what they confirmed. */
-  const recordBoth = (commit: CommitTelling, told: { streamed: Promise<boolean>; deleted: Promise<boolean>; once: () => boolean }) =>
-    Promise.all([told.streamed, told.deleted]).then(([streamed, deleted]) => {
-      if (streamed && deleted) recorder.enforced(commit, told.once())
-      else if (streamed) recorder.streamed(commit)
-    })
-
-  /** Both at the same time; the tombstones wait for nothing else. */
-  const tellBoth = (commitId: string, ended: readonly EndedSession[]): Promise<void>[] => {
+  /** Both at the same time, the tombstones wait for nothing else; records what they confirmed. @param tell resolves with whether. */
+  const tellBoth = async (
+    commitId: string, ended: readonly EndedSession[], tell: (outlet: Outlet, work: () => Promise<void>) => Promise<boolean>,
+  ): Promise<void> => {
     let once = false
-    const streamed: Telling = outlets.stream.tell(() => announce(commitId, ended))
-    const deleted: Telling = outlets.cache.tell(async () => {
-      once = await deleteKeys(commitId, ended)
-    })
+    const [streamed, deleted] = await Promise.all([
+      tell(outlets.stream, () => announce(commitId, ended)),
+      tell(outlets.cache, async () => {
+        once = await deleteKeys(commitId, ended)
+      }),
+    ])
     const commit = { commitId, telling: FIRST_TELLING }
-    void recordBoth(commit, { streamed: streamed.confirmed, deleted: deleted.confirmed, once: () => once })
-    return [streamed.waited, deleted.waited]
+    if (streamed && deleted) recorder.enforced(commit, once)
+    else if (streamed) recorder.streamed(commit)
   }
 
   /** Slice after slice until a read finds none. Each slice is marked, so the next read does not meet it. */
@@ -106,16 +103,15 @@ export const createEnforcement = (deps: {
 
   return {
     enforce: async (commitId, ended) => {
-      await Promise.all(tellBoth(commitId, ended))
-    },
-    enforceChunk: async (commitId, ended) => {
-      let once = false
-      const streamed = outlets.stream.tellPatiently(() => announce(commitId, ended))
-      const deleted = outlets.cache.tellPatiently(async () => {
-        once = await deleteKeys(commitId, ended)
+      const waits: Promise<void>[] = []
+      void tellBoth(commitId, ended, (outlet, work) => {
+        const { confirmed, waited } = outlet.tell(work)
+        waits.push(waited)
+        return confirmed
       })
-      await recordBoth({ commitId, telling: FIRST_TELLING }, { streamed, deleted, once: () => once })
+      await Promise.all(waits)
     },
+    enforceChunk: (commitId, ended) => tellBoth(commitId, ended, (outlet, work) => outlet.tellPatiently(work)),
     enforceLateSid: async ({ commitId, session, telling }) => {
       try {
         const told = Promise.all([deleteKeys(commitId, [session]), announce(commitId, [session])])

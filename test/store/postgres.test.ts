@@ -1,5 +1,6 @@
 /** What is known of a statement that failed: the caller is told "not at present" only where nothing can have happened. And what a lost connection ends: itself. */
 import { once } from 'node:events'
+import type { EventEmitter } from 'node:events'
 import { connect, createServer } from 'node:net'
 import type { AddressInfo, Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
@@ -49,29 +50,18 @@ describe('a connection that Postgres ends', () => {
   beforeAll(async () => { database = await createDatabase() })
   afterAll(() => database.drop())
 
-  it('ends no process, though nobody may be listening to it at that moment', async () => {
+  it.each([
+    { who: 'nobody may be listening to it at that moment', leave: () => undefined },
+    { who: 'whoever had it took all listeners off it', leave: (client: Pick<EventEmitter, 'removeAllListeners'>) => void client.removeAllListeners() },
+  ])('ends no process, though $who', async ({ leave }) => {
     const unheard: unknown[] = []
     const hear = (error: unknown) => unheard.push(error)
     process.on('uncaughtException', hear)
     const client = new (deadlineClient(5_000))({ connectionString: database.url })
     await client.connect()
     const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')
+    leave(client)
     // Not events.once, which would listen to errors as well.
-    const ended = new Promise((resolve) => client.once('end', resolve))
-    await database.sql.query('SELECT pg_terminate_backend($1)', [rows[0]?.pid])
-    await ended
-    process.off('uncaughtException', hear)
-    expect(unheard).toEqual([])
-  })
-
-  it('ends no process, though whoever had it took all listeners off it', async () => {
-    const unheard: unknown[] = []
-    const hear = (error: unknown) => unheard.push(error)
-    process.on('uncaughtException', hear)
-    const client = new (deadlineClient(5_000))({ connectionString: database.url })
-    await client.connect()
-    const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')
-    client.removeAllListeners()
     const ended = new Promise((resolve) => client.once('end', resolve))
     await database.sql.query('SELECT pg_terminate_backend($1)', [rows[0]?.pid])
     await ended
